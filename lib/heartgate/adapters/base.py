@@ -102,7 +102,10 @@ class Driver(Protocol):
 
 
 class Source(Protocol):
-    """Facts of all devices of one kind of replication. One for all devices, since a process for each would cost too much."""
+    """Facts of all devices of one kind of replication. One for all devices, since a process for each would cost too much.
+
+    Each kind has an `add(resource, ...)`, which makes the device known (and told about even if its replication has never heard of it),
+    and a `discard(resource)`."""
 
     def fileno(self) -> int:
         """Changes when the source restarts: ask again after every read()."""
