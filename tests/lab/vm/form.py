@@ -1,0 +1,159 @@
+"""From two fresh machines to a quorate cluster with an UpToDate DRBD pair: done once, then kept as a saved state."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Callable, List, Mapping, Sequence
+
+from tests.lab.api import LabError, wait_until
+from tests.lab.vm.machine import NODES, Machine, address
+from tests.lab.vm.paths import progress
+
+RESOURCE = "r0"
+DRBD_PORT = 7789
+SAVED_NET = {"ping-int": 1, "ping-timeout": 50, "timeout": 60, "connect-int": 1}
+QUICK_NET = {"ping-int": 1, "ping-timeout": 2, "timeout": 8, "connect-int": 1}
+COROSYNC_LINK = """
+  interface {{
+    linknumber: {number}
+    knet_ping_interval: 100
+    knet_ping_timeout: 300
+    knet_pong_count: 1
+  }}"""
+
+
+def corosync_conf() -> str:
+    links = "".join(COROSYNC_LINK.format(number=number) for number in (0, 1))
+    nodes = "".join(
+        f"\n  node {{\n    name: {name}\n    nodeid: {number}\n    ring0_addr: {address(name, 'hb0')}\n    ring1_addr: {address(name, 'hb1')}\n  }}"
+        for number, name in enumerate(NODES, 1)
+    )
+    return (
+        "totem {\n  version: 2\n  cluster_name: lab\n  transport: knet\n  token: 1000\n  crypto_cipher: aes256\n"
+        f"  crypto_hash: sha256{links}\n}}\n\nnodelist {{{nodes}\n}}\n\n"
+        "quorum {\n  provider: corosync_votequorum\n  two_node: 1\n}\n\n"
+        "logging {\n  to_logfile: no\n  to_syslog: yes\n  timestamp: on\n}\n"
+    )
+
+
+def drbd_resource(*, handlers: bool, net: Mapping[str, int], two_primaries: bool = False) -> str:
+    handler_lines = (
+        '  handlers {\n    fence-peer "/usr/lib/heartgate/drbd-fence-peer";\n'
+        '    unfence-peer "/usr/lib/heartgate/drbd-unfence-peer";\n  }\n'
+        if handlers
+        else ""
+    )
+    options = "".join(f"    {name} {value};\n" for name, value in net.items())
+    if two_primaries:
+        options += "    allow-two-primaries yes;\n"
+    hosts = "".join(f"  on {name} {{ address {address(name, 'sync0')}:{DRBD_PORT}; }}\n" for name in NODES)
+    return (
+        f"resource {RESOURCE} {{\n  device /dev/drbd0;\n  disk /dev/vdb;\n  meta-disk internal;\n{handler_lines}"
+        f"  net {{\n    protocol C;\n{options}  }}\n  disk {{ fencing resource-and-stonith; }}\n{hosts}}}\n"
+    )
+
+
+def debs_key(debs: Sequence[Path]) -> List[str]:
+    return [f"{path.name}:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in debs]
+
+
+def on_each(nodes: Mapping[str, Machine], job: Callable[[Machine], None]) -> None:
+    """The same on both machines at once; the first failure is raised after both have ended."""
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        for future in [pool.submit(job, node) for node in nodes.values()]:
+            future.result()
+
+
+def form(nodes: Mapping[str, Machine], debs: Sequence[Path]) -> None:
+    started = time.monotonic()
+    authkey = os.urandom(256)
+
+    def configure(node: Machine) -> None:
+        node.wait_boot(timeout_s=180)
+        progress(f"{node.name} is up after {time.monotonic() - started:.1f} s")
+        node.put("/etc/corosync/corosync.conf", corosync_conf())
+        node.put_bytes("/etc/corosync/authkey", authkey, 0o400)
+        node.put("/etc/drbd.d/global_common.conf", "global { usage-count no; }\ncommon { }\n")
+        node.put(f"/etc/drbd.d/{RESOURCE}.res", drbd_resource(handlers=bool(debs), net=SAVED_NET))
+        for deb in debs:
+            node.put_bytes(f"/root/{deb.name}", deb.read_bytes())
+        if debs:
+            node.run(["dpkg", "-i", *(f"/root/{deb.name}" for deb in debs)], timeout_s=180)
+        node.run(["systemctl", "start", "corosync"], timeout_s=60)
+        for unit in ("corosync", "pacemaker"):  # `systemctl enable` runs Perl and reloads systemd: half a minute here
+            node.run(["ln", "-sf", f"/lib/systemd/system/{unit}.service", "/etc/systemd/system/multi-user.target.wants/"])
+        node.run(["modprobe", "-a", "drbd", "softdog"], timeout_s=60)
+        node.run(["drbdadm", "create-md", "--force", RESOURCE], timeout_s=60)
+        node.run(["drbdadm", "up", RESOURCE], timeout_s=60)
+        wait_until(f"{node.name} to be quorate", lambda: quorate(node), timeout_s=60)
+        node.run(["systemctl", "start", "pacemaker"], timeout_s=60)
+
+    on_each(nodes, configure)
+    first = nodes[NODES[0]]
+    wait_until("DRBD to connect", lambda: "Connected" in first.run(["drbdadm", "cstate", RESOURCE]).stdout, timeout_s=30)
+    first.run(["drbdadm", "--", "--clear-bitmap", "new-current-uuid", RESOURCE])
+    wait_in_sync(nodes, timeout_s=30)
+    progress(f"DRBD is up to date after {time.monotonic() - started:.1f} s")
+    wait_online(nodes, timeout_s=120)
+    progress(f"both nodes are online after {time.monotonic() - started:.1f} s")
+    first.run(["pcs", "property", "set", "dc-deadtime=4s", "stonith-enabled=true"], timeout_s=60)
+    first.run(["pcs", "stonith", "create", "fence-lab", "fence_lab", "pcmk_host_list=nodea nodeb"], timeout_s=60)
+    wait_until("fence-lab to start", lambda: "Started" in first.run(["crm_resource", "-W", "-r", "fence-lab"]).stdout or
+               "running on" in first.run(["crm_resource", "-W", "-r", "fence-lab"]).stdout, timeout_s=60)  # fmt: skip
+    wait_idle(first, timeout_s=60)
+    on_each(nodes, lambda node: None if node.run(["sync"]) else None)
+    progress(f"cluster formed after {time.monotonic() - started:.1f} s")
+
+
+def quorate(node: Machine) -> bool:
+    return "Quorate:          Yes" in node.run(["corosync-quorumtool", "-s"], check=False).stdout
+
+
+def wait_in_sync(nodes: Mapping[str, Machine], timeout_s: float = 30.0) -> None:
+    """Until both machines see both disks UpToDate over a live connection."""
+    for node in nodes.values():
+        wait_until(
+            f"{node.name} to see UpToDate/UpToDate",
+            lambda: node.run(["drbdadm", "dstate", RESOURCE], check=False).stdout.startswith("UpToDate/UpToDate"),
+            timeout_s=timeout_s,
+        )
+
+
+def wait_online(nodes: Mapping[str, Machine], timeout_s: float = 60.0) -> None:
+    """Until every machine's Pacemaker sees both nodes online."""
+
+    def online(node: Machine) -> bool:
+        report = node.run(["crm_mon", "-1", "--output-as=xml"], check=False).stdout
+        return report.count('online="true"') == len(nodes) and 'with_quorum="true"' in report
+
+    for node in nodes.values():
+        wait_until(f"{node.name} to see both nodes online", lambda: online(node), timeout_s=timeout_s, interval_s=0.3)
+
+
+def wait_idle(node: Machine, timeout_s: float = 60.0) -> None:
+    """Until the cluster's coordinator has nothing to do."""
+
+    def idle() -> bool:
+        dc = node.run(["crmadmin", "-q", "-D"], check=False).stdout.strip().split()
+        if not dc:
+            return False
+        return "S_IDLE" in node.run(["crmadmin", "-q", "-S", dc[-1]], check=False).stdout
+
+    wait_until("the coordinator to be idle", idle, timeout_s=timeout_s, interval_s=0.2)
+
+
+def adjust_drbd(nodes: Mapping[str, Machine], *, handlers: bool, net: Mapping[str, int], two_primaries: bool = False) -> None:
+    """Write the resource file anew on both machines and have DRBD take it over."""
+    content = drbd_resource(handlers=handlers, net=net, two_primaries=two_primaries)
+
+    def apply(node: Machine) -> None:
+        node.put(f"/etc/drbd.d/{RESOURCE}.res", content)
+        outcome = node.run(["drbdadm", "adjust", RESOURCE], check=False)
+        if outcome.rc != 0:
+            raise LabError(f"{node.name}: drbdadm adjust ended with {outcome.rc}: {outcome.stderr}")
+
+    on_each(nodes, apply)

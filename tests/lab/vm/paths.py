@@ -1,0 +1,71 @@
+"""Where the VM lab keeps what it builds, and the two things everything in it shares: progress lines and locks."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Iterator
+
+GUEST_DIR = Path(__file__).resolve().parent / "guest"
+_STARTED = time.monotonic()
+
+
+def cache_root() -> Path:
+    """$HEARTGATE_CACHE/vm, or ~/.cache/heartgate/vm."""
+    chosen = os.environ.get("HEARTGATE_CACHE")
+    root = Path(chosen) / "vm" if chosen else Path.home() / ".cache" / "heartgate" / "vm"
+    root.mkdir(parents=True, exist_ok=True)
+    return root
+
+
+def progress(text: str) -> None:
+    print(f"[vm lab {time.monotonic() - _STARTED:7.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+def digest(*parts: object) -> str:
+    """Twelve hex digits that change when any part does."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else repr(part).encode()
+        hasher.update(len(data).to_bytes(8, "big") + data)
+    return hasher.hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def exclusive(name: str) -> Iterator[None]:
+    """One builder at a time; a second one waits and then finds the work done."""
+    with open(cache_root() / f"{name}.lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def built_aside(final: Path) -> Iterator[Path]:
+    """A temporary directory beside `final` that becomes it by rename, or vanishes when the body fails or is interrupted.
+
+    Call it under `exclusive`: leftovers of a builder that was killed are swept here.
+    """
+    for leftover in final.parent.glob(f".building-{final.name}-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".building-{final.name}-", dir=final.parent))
+    try:
+        yield aside
+        os.chmod(aside, 0o755)
+        os.rename(aside, final)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def newest_only(parent: Path, prefix: str, keep: Path, count: int = 2) -> None:
+    """Delete all but `keep` and the `count - 1` most recently used directories of one kind: they are large."""
+    others = sorted((p for p in parent.glob(f"{prefix}*") if p.is_dir() and p != keep), key=lambda p: p.stat().st_atime)
+    for stale in others[: max(0, len(others) - (count - 1))]:
+        progress(f"removing stale {stale.name}")
+        shutil.rmtree(stale, ignore_errors=True)
