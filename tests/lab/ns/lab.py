@@ -49,6 +49,7 @@ class Record:
     node: str
     resource: str
     number: int
+    value: str
     at_s: float
 
 

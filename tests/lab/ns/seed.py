@@ -74,7 +74,7 @@ def install_heartgate(seed: Seed) -> None:
 
 def install_replication(seed: Seed) -> None:
     """The replication that stands for DRBD here: daemon, command, `exec` driver program and agents."""
-    for name in ("replicad", "replicactl", "replica-driver"):
+    for name in ("replicad", "replicactl", "replica-driver", "lab-writer"):
         if (REPLICATION / name).exists():
             seed.link(f"/usr/sbin/{name}", REPLICATION / name)
     for name in ("replica", "writer"):

@@ -66,13 +66,13 @@ class Machine:
         ours, theirs = socket.socketpair()
         ours.settimeout(BOOT_TIMEOUT_S)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        with theirs:
+        with theirs, (self.area / "init.log").open("ab") as errors:
             config = {"name": self.name, "area": str(self.area), "addresses": self.addresses,
                       "visible": self.visible, "fd": theirs.fileno()}
             self.process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork",
                  "--kill-child", PYTHON, "-IS", INIT, json.dumps(config)],
-                stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True)
+                stdin=subprocess.DEVNULL, stderr=errors, pass_fds=[theirs.fileno()], start_new_session=True)
         _, ancillary, _, _ = ours.recvmsg(16, socket.CMSG_SPACE(12))
         self.pid = struct.unpack("3i", ancillary[0][2])[0]
         return ours
@@ -100,7 +100,7 @@ class Supervisor:
         self.timers: List[Tuple[float, int, Callable[[], None]]] = []
         self.counter = itertools.count()
         self.fencings: List[Json] = []
-        self.records: List[Tuple[str, str, int, float]] = []
+        self.records: List[Tuple[str, str, int, str, float]] = []
         self.fencing_modes: Dict[str, Json] = {}
         config = self.receive()
         self.boot_delay_s = float(config["boot_delay_s"])
@@ -135,7 +135,7 @@ class Supervisor:
             answer = sock.recv(4096).decode()
         if answer != "ready":
             self.power_off(machine)
-            raise RuntimeError(f"{machine.name} does not boot: {answer or 'its process 1 died'}")
+            raise RuntimeError(f"{machine.name} does not boot: {answer or (machine.area / 'init.log').read_text()}")
         assert machine.process is not None
         pidfd = os.pidfd_open(machine.process.pid)
         self.selector.register(pidfd, selectors.EVENT_READ, lambda: self.ended(machine, pidfd))
@@ -207,7 +207,8 @@ class Supervisor:
 
     def serve_node(self, machine: Machine, connection: socket.socket, request: Json) -> None:
         if request["op"] == "record":
-            self.records.append((machine.name, str(request["resource"]), int(request["number"]), time.monotonic()))
+            self.records.append((machine.name, str(request["resource"]), int(request["number"]), str(request["value"]),
+                                 time.monotonic()))
         elif request["op"] == "power":
             self.fence(machine, connection, request)
 
