@@ -15,6 +15,7 @@ from tests.lab.vm.paths import progress
 
 RESOURCE = "r0"
 DRBD_PORT = 7789
+CIB = "/var/lib/pacemaker/cib/cib.xml"
 SAVED_NET = {"ping-int": 1, "ping-timeout": 50, "timeout": 60, "connect-int": 1}
 QUICK_NET = {"ping-int": 1, "ping-timeout": 2, "timeout": 8, "connect-int": 1}
 COROSYNC_LINK = """
@@ -57,6 +58,21 @@ def drbd_resource(*, handlers: bool, net: Mapping[str, int], two_primaries: bool
     )
 
 
+def seed_cib() -> str:
+    """The first CIB, written before Pacemaker starts: with the default dc-deadtime alone it would idle for 20 s."""
+    options = {"stonith-enabled": "true", "dc-deadtime": "4s", "have-watchdog": "false", "cluster-infrastructure": "corosync"}
+    nvpairs = "".join(f'<nvpair id="cib-bootstrap-options-{name}" name="{name}" value="{value}"/>' for name, value in options.items())
+    hosts = '<nvpair id="fence-lab-hosts" name="pcmk_host_list" value="nodea nodeb"/>'
+    return (
+        '<cib crm_feature_set="3.16.2" validate-with="pacemaker-3.9" epoch="1" num_updates="0" admin_epoch="0"><configuration>'
+        f'<crm_config><cluster_property_set id="cib-bootstrap-options">{nvpairs}</cluster_property_set></crm_config><nodes/>'
+        '<resources><primitive id="fence-lab" class="stonith" type="fence_lab">'
+        f'<instance_attributes id="fence-lab-instance_attributes">{hosts}</instance_attributes>'
+        '<operations><op id="fence-lab-monitor" name="monitor" interval="60s"/></operations></primitive></resources>'
+        "<constraints/></configuration><status/></cib>\n"
+    )
+
+
 def debs_key(debs: Sequence[Path]) -> List[str]:
     return [f"{path.name}:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in debs]
 
@@ -90,6 +106,8 @@ def form(nodes: Mapping[str, Machine], debs: Sequence[Path]) -> None:
         node.run(["drbdadm", "create-md", "--force", RESOURCE], timeout_s=60)
         node.run(["drbdadm", "up", RESOURCE], timeout_s=60)
         wait_until(f"{node.name} to be quorate", lambda: quorate(node), timeout_s=60)
+        node.put(CIB, seed_cib(), 0o600)
+        node.run(["chown", "hacluster:haclient", CIB])
         node.run(["systemctl", "start", "pacemaker"], timeout_s=60)
 
     on_each(nodes, configure)
@@ -100,10 +118,7 @@ def form(nodes: Mapping[str, Machine], debs: Sequence[Path]) -> None:
     progress(f"DRBD is up to date after {time.monotonic() - started:.1f} s")
     wait_online(nodes, timeout_s=120)
     progress(f"both nodes are online after {time.monotonic() - started:.1f} s")
-    first.run(["pcs", "property", "set", "dc-deadtime=4s", "stonith-enabled=true"], timeout_s=60)
-    first.run(["pcs", "stonith", "create", "fence-lab", "fence_lab", "pcmk_host_list=nodea nodeb"], timeout_s=60)
-    wait_until("fence-lab to start", lambda: "Started" in first.run(["crm_resource", "-W", "-r", "fence-lab"]).stdout or
-               "running on" in first.run(["crm_resource", "-W", "-r", "fence-lab"]).stdout, timeout_s=60)  # fmt: skip
+    wait_until("fence-lab to start", lambda: "is running on" in first.run(["crm_resource", "-W", "-r", "fence-lab"]).stdout, timeout_s=60)
     wait_idle(first, timeout_s=60)
     on_each(nodes, lambda node: None if node.run(["sync"]) else None)
     progress(f"cluster formed after {time.monotonic() - started:.1f} s")

@@ -183,7 +183,7 @@ def check_tools() -> None:
 def ensure_snapshot(built: image.Image, debs: Sequence[Path], suite: str) -> Path:
     """The directory with the saved cluster for this image, these packages, this QEMU and this processor; formed now if missing."""
     recipe = (built.key, form.debs_key(debs), qemu_version(), cpu_model(), accel_args(built), machine_args(), DATA_SIZE,
-              form.corosync_conf(), form.drbd_resource(handlers=bool(debs), net=form.SAVED_NET))  # fmt: skip
+              form.corosync_conf(), form.seed_cib(), form.drbd_resource(handlers=bool(debs), net=form.SAVED_NET))  # fmt: skip
     saved = cache_root() / f"cluster-{suite}-{digest(*recipe)}"
     with exclusive("cluster"):
         if not saved.is_dir():
