@@ -14,18 +14,19 @@ import os
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any, Dict, List
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 MNT_DETACH = 2
-BOOT_DIRECTORY = "/etc/lab/boot.d"
-SEEDED_MARK = "/var/lib/lab-seeded"
-ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
+BOOT_DIRECTORY = Path("/etc/lab/boot.d")
+SEEDED_MARK = Path("/var/lib/lab-seeded")
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -68,19 +69,19 @@ def build_root(config: Dict[str, Any]) -> None:
     mount("sysfs", f"{root}/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY)
     mount("/dev", f"{root}/dev", "", MS_BIND | MS_REC)
     for target in ("dev/shm", "run", "tmp"):
-        mount("tmpfs", f"{root}/{target}", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777" if target != "run" else "mode=755")
-    for directory in ("lock", "lab"):
-        os.mkdir(f"{root}/run/{directory}")
+        mode = "mode=755" if target == "run" else "mode=1777"
+        mount("tmpfs", f"{root}/{target}", "tmpfs", MS_NOSUID | MS_NODEV, mode)
+    for directory in ("lock", "lab", "old-root"):
+        Path(f"{root}/run/{directory}").mkdir()
     bind(f"{area}/run", f"{root}/run/lab")
     guard_host(area, root)
     for path in config["visible"]:
-        os.makedirs(root + path, exist_ok=True)
+        Path(root + path).mkdir(parents=True, exist_ok=True)
         bind(path, root + path, read_only=True)
-    os.makedirs(f"{root}/run/old-root")
     _check("pivot_root", _libc.pivot_root(root.encode(), f"{root}/run/old-root".encode()))
     os.chdir("/")
     _check("umount of the old root", _libc.umount2(b"/run/old-root", MNT_DETACH))
-    os.rmdir("/run/old-root")
+    Path("/run/old-root").rmdir()
 
 
 def guard_host(area: str, root: str) -> None:
@@ -88,11 +89,10 @@ def guard_host(area: str, root: str) -> None:
     bind(f"{root}/proc/sys", f"{root}/proc/sys", read_only=True)
     bind("/proc/sys/net", f"{root}/proc/sys/net")
     bind(f"{area}/run/boot_id", f"{root}/proc/sys/kernel/random/boot_id")
-    if os.path.exists(f"{root}/proc/sysrq-trigger"):
+    if Path(f"{root}/proc/sysrq-trigger").exists():
         bind(f"{area}/run/sysrq", f"{root}/proc/sysrq-trigger")
-    for name in os.listdir("/dev"):
-        if name.startswith("watchdog"):
-            bind("/dev/null", f"{root}/dev/{name}")
+    for device in Path("/dev").glob("watchdog*"):
+        bind("/dev/null", f"{root}{device}")
 
 
 def configure_network(addresses: Dict[str, str]) -> None:
@@ -105,39 +105,34 @@ def configure_network(addresses: Dict[str, str]) -> None:
 def plant(entries: List[Dict[str, Any]]) -> None:
     """Put the seed on a node that boots for the first time: files and symbolic links."""
     for entry in entries:
-        path = str(entry["path"])
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        if os.path.lexists(path):
-            if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path)
-            else:
-                os.unlink(path)
+        path = Path(entry["path"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.exists() or path.is_symlink():
+            path.unlink()
         if "target" in entry:
-            os.symlink(entry["target"], path)
+            path.symlink_to(entry["target"])
             continue
-        with open(path, "wb") as stream:
-            stream.write(base64.b64decode(entry["content"]))
-        os.chmod(path, entry["mode"])
+        path.write_bytes(base64.b64decode(entry["content"]))
+        path.chmod(entry["mode"])
         if entry.get("owner"):
             user, _, group = str(entry["owner"]).partition(":")
             shutil.chown(path, user, group or user)
-    with open(SEEDED_MARK, "w", encoding="utf-8"):
-        pass
+    SEEDED_MARK.touch()
 
 
 def run_boot_scripts() -> None:
     """In name order, one after the other: what a script leaves in the background are the node's services."""
-    if not os.path.isdir(BOOT_DIRECTORY):
-        return
+    scripts = sorted(BOOT_DIRECTORY.iterdir()) if BOOT_DIRECTORY.is_dir() else []
     with open("/var/log/lab-boot.log", "ab", buffering=0) as log:
-        for name in sorted(os.listdir(BOOT_DIRECTORY)):
-            path = os.path.join(BOOT_DIRECTORY, name)
-            if not os.stat(path).st_mode & stat.S_IXUSR:
+        for path in scripts:
+            if not os.access(path, os.X_OK):
                 continue
             started = time.monotonic()
             with open(os.devnull, "rb") as nothing:
                 done = subprocess.run([path], stdin=nothing, stdout=log, stderr=log, env=ENVIRONMENT, check=False)
-            log.write(f"{name}: exit {done.returncode} after {time.monotonic() - started:.2f} s\n".encode())
+            log.write(f"{path.name}: exit {done.returncode} after {time.monotonic() - started:.2f} s\n".encode())
 
 
 def reap_for_ever() -> None:
@@ -158,7 +153,7 @@ def main() -> None:
             build_root(config)
             socket.sethostname(config["name"])
             configure_network(config["addresses"])
-            if not os.path.exists(SEEDED_MARK):
+            if not SEEDED_MARK.exists():
                 with open("/run/lab/seed.json", encoding="utf-8") as stream:
                     plant(json.load(stream))
         except (OSError, subprocess.SubprocessError, LookupError) as error:

@@ -223,7 +223,7 @@ class NsLab:
         `rings`: the links that Corosync uses. `timers`: "fast" or "stock". `cable`: links are direct cables, so a node
         without power takes the others' carrier (default with two nodes); otherwise there is a switch between them.
         `boot_delay_s`: from a reset to the boot. `cluster=False`: do not start Corosync and Pacemaker.
-        `install`: functions that add files to each node's seed (default: heartgate from this checkout, and the replica).
+        `install`: functions that add files to each node's seed (default: this checkout's heartgate, and the replica).
         """
         started = time.monotonic()
         conf = seeds.corosync_conf(nodes, links, rings, timers)
@@ -266,7 +266,7 @@ class NsLab:
     # --- fencing ---
 
     def fencing(self, mode: str, *, by: Optional[str] = None, delay_s: float = 0.0) -> None:
-        """How the power controller answers node `by` (None: all): "ok", "unreachable", "failing", "slow" (by delay_s)."""
+        """How the power controller answers node `by` (None: all): "ok", "unreachable", "failing", "slow" (delay_s)."""
         if mode not in ("ok", "unreachable", "failing", "slow"):
             raise LabError(f'unknown fencing mode {mode!r}: use "ok", "unreachable", "failing" or "slow"')
         self._supervisor.request("fencing", mode=mode, by=by, delay_s=delay_s)
@@ -314,7 +314,9 @@ class NsLab:
         def idle() -> bool:
             found = node.run(["crmadmin", "-q", "-D"], check=False, timeout_s=5)
             name = found.stdout.strip().split(" ")[-1]
-            return name in self.ns_nodes and "S_IDLE" in node.run(["crmadmin", "-S", name], check=False, timeout_s=5).stdout
+            if name not in self.ns_nodes:
+                return False
+            return "S_IDLE" in node.run(["crmadmin", "-S", name], check=False, timeout_s=5).stdout
         wait_until("the DC to be idle", idle, timeout_s=timeout_s, interval_s=0.03)
 
     # --- between tests ---
@@ -349,7 +351,8 @@ class NsLab:
         first.run(["cibadmin", "--replace", "--scope", "configuration", "--xml-pipe"], stdin=self._base_configuration,
                   timeout_s=5)
         for path in ("transient_attributes", "lrm_rsc_op[@rc-code!='0'][@rc-code!='7']"):
-            first.run(["cibadmin", "--delete-all", "--force", "--xpath", f"//node_state//{path}"], check=False, timeout_s=5)
+            first.run(["cibadmin", "--delete-all", "--force", "--xpath", f"//node_state//{path}"], check=False,
+                      timeout_s=5)
         self.wait_idle(timeout_s=5.0)
         leftover = self._resources(first)
         if leftover:

@@ -13,6 +13,7 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 FILES = Path(__file__).with_name("files")
 REPLICATION = CHECKOUT / "tests" / "lab" / "replication"
 OCF = "/usr/lib/ocf/resource.d"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SUBNETS = {"hb0": "10.77.10", "hb1": "10.77.11", "sync0": "10.77.20", "client0": "10.77.30"}
 
 TIMERS = {
@@ -68,18 +69,20 @@ def install_heartgate(seed: Seed) -> None:
     _link_executables(seed, CHECKOUT / "fence", "/usr/sbin")
     for directory in ("agents/handlers", "handlers", "lib/heartgate/handlers"):
         _link_executables(seed, CHECKOUT / directory, "/usr/lib/heartgate")
-    for directory in ("bin", "sbin", "packaging", "packaging/bin", "packaging/sbin", "lib/heartgate/cli", "lib/heartgate/daemon"):
+    for directory in ("bin", "sbin", "packaging", "packaging/bin", "packaging/sbin"):
         _link_executables(seed, CHECKOUT / directory, "/usr/sbin")
 
 
 def install_replication(seed: Seed) -> None:
     """The replication that stands for DRBD here: daemon, command, `exec` driver program and agents."""
+    library = "/usr/lib/lab-replication"  # copies: heartgate runs a driver only from files and directories of root's
+    for name in ("engine.py", "wire.py", "client.py", "store.py", "generations.py"):
+        seed.file(f"{library}/{name}", (REPLICATION / name).read_bytes())
     for name in ("replicad", "replicactl", "replica-driver", "lab-writer"):
-        if (REPLICATION / name).exists():
-            seed.link(f"/usr/sbin/{name}", REPLICATION / name)
+        seed.file(f"{library}/{name}", (REPLICATION / name).read_bytes(), 0o755)
+        seed.link(f"/usr/sbin/{name}", f"{library}/{name}")
     for name in ("replica", "writer"):
-        if (REPLICATION / "ocf" / name).exists():
-            seed.link(f"{OCF}/lab/{name}", REPLICATION / "ocf" / name)
+        seed.file(f"{OCF}/lab/{name}", (REPLICATION / "ocf" / name).read_bytes(), 0o755)
 
 
 def addresses(number: int, links: Sequence[str]) -> Dict[str, str]:
@@ -89,16 +92,18 @@ def addresses(number: int, links: Sequence[str]) -> Dict[str, str]:
 
 def corosync_conf(nodes: Sequence[str], links: Sequence[str], rings: Sequence[str], timers: str) -> str:
     token, knet = TIMERS[timers]
-    interfaces = ["\n".join(["    interface {", f"        linknumber: {number}", *(f"        {line}" for line in knet), "    }"])
+    options = [f"        {line}" for line in knet]
+    interfaces = ["\n".join(["    interface {", f"        linknumber: {number}", *options, "    }"])
                   for number in range(len(rings))]
     members = []
     for number, node in enumerate(nodes, 1):
         own = addresses(number, links)
         ring_lines = [f"        ring{ring}_addr: {own[link].split('/')[0]}" for ring, link in enumerate(rings)]
-        members.append("\n".join(["    node {", f"        name: {node}", f"        nodeid: {number}", *ring_lines, "    }"]))
+        identity = [f"        name: {node}", f"        nodeid: {number}"]
+        members.append("\n".join(["    node {", *identity, *ring_lines, "    }"]))
     return "\n".join([
-        "totem {", "    version: 2", "    cluster_name: heartgate-lab", "    transport: knet", "    crypto_cipher: aes256",
-        "    crypto_hash: sha256", "    link_mode: passive", f"    {token}", *interfaces, "}",
+        "totem {", "    version: 2", "    cluster_name: heartgate-lab", "    transport: knet",
+        "    crypto_cipher: aes256", "    crypto_hash: sha256", "    link_mode: passive", f"    {token}", *interfaces, "}",
         "nodelist {", *members, "}",
         "quorum {", "    provider: corosync_votequorum", f"    two_node: {int(len(nodes) == 2)}", "}",
         "system {", "    move_to_root_cgroup: no", "}",
@@ -109,9 +114,7 @@ def corosync_conf(nodes: Sequence[str], links: Sequence[str], rings: Sequence[st
 def configuration(nodes: Sequence[str], stonith: bool) -> str:
     """The <configuration> of the CIB in which every test starts."""
     properties = {"stonith-enabled": str(stonith).lower(), "dc-deadtime": "200ms", "cluster-recheck-interval": "60s",
-                  "no-quorum-policy": "stop" if stonith else "ignore", "transition-delay": "0s"}
-    if len(nodes) == 2:
-        properties["no-quorum-policy"] = "stop"
+                  "no-quorum-policy": "stop"}
     pairs = "".join(f'<nvpair id="cib-bootstrap-options-{name}" name="{name}" value="{value}"/>'
                     for name, value in properties.items())
     members = "".join(f'<node id="{number}" uname="{node}"/>' for number, node in enumerate(nodes, 1))
@@ -130,7 +133,8 @@ def cib(nodes: Sequence[str], stonith: bool) -> str:
             + configuration(nodes, stonith) + "<status/></cib>\n")
 
 
-def cluster_seed(node: str, nodes: Sequence[str], links: Sequence[str], conf: str, cib_xml: str, authkey: bytes) -> Seed:
+def cluster_seed(node: str, nodes: Sequence[str], links: Sequence[str], conf: str, cib_xml: str,
+                 authkey: bytes) -> Seed:
     """Everything of the cluster stack for one node."""
     seed = Seed(node)
     own = {name: addresses(number, links)[links[0]].split("/")[0] for number, name in enumerate(nodes, 1)}
@@ -148,6 +152,5 @@ def cluster_seed(node: str, nodes: Sequence[str], links: Sequence[str], conf: st
 
 def environment(node: str, extra: Mapping[str, str]) -> List[str]:
     """The whole environment of a command on a node, as arguments of env(1)."""
-    base = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8",
-            "USER": "root", "HOSTNAME": node, **extra}
+    base = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", "USER": "root", "HOSTNAME": node, **extra}
     return [f"{name}={value}" for name, value in base.items()]

@@ -41,7 +41,7 @@ class Connection:
 
 
 def control(arguments: List[str]) -> int:
-    """replicactl RESOURCE status|primary|secondary|outdate|...|connect [--discard-my-data]|write NUMBER VALUE|read NUMBER"""
+    """replicactl RESOURCE status|primary|secondary|outdate|connect [--discard-my-data]|write NUMBER VALUE|read NUMBER"""
     if len(arguments) < 2:
         print(f"usage: {control.__doc__}", file=sys.stderr)
         return 2
@@ -71,7 +71,9 @@ def _answer(resource: str, operation: str, extra: Dict[str, Any]) -> int:
 
 
 def driver(arguments: List[str]) -> int:
-    """replica-driver describe|watch|block|unblock|disconnect|thaw|release RESOURCE"""
+    """replica-driver describe|watch|block|unblock|thaw|release RESOURCE, or disconnect RESOURCE [PEER]"""
+    if arguments[:1] == ["disconnect"]:
+        arguments = arguments[:2]  # there is one peer
     if len(arguments) != 2 or arguments[0] not in ("describe", "watch", *ACTIONS):
         print(f"usage: {driver.__doc__}", file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
 """The replication daemon of the lab: one device, two nodes, DRBD's behaviour with `fencing resource-and-stonith`.
 
-One thread (asyncio), so every change of state is one step: the step that notices the loss of the peer freezes a primary.
-A write is acknowledged when it is on both copies; alone, only after `thaw` started a new generation.
+One thread (asyncio), so every change of state is one step: the step that notices the loss of the peer freezes a
+primary. A write is acknowledged when it is on both copies; alone, only after `thaw` started a new generation.
 """
 
 from __future__ import annotations
@@ -14,67 +14,15 @@ import socket
 import struct
 import sys
 import time
+from pathlib import Path
 from typing import Any, Awaitable, Callable, Dict, List, Optional, Set
 
 from generations import Copy, direction, joined, new_generation  # type: ignore[import-not-found,unused-ignore]
 from store import RECORD_BYTES, Store, load_configuration  # type: ignore[import-not-found,unused-ignore]
+from wire import Json, Link, Refused, Write, is_alive  # type: ignore[import-not-found,unused-ignore]
 
-Json = Dict[str, Any]
-RUN = "/run/replicad"
 OPTIONS: Json = {"port": 7800, "fence_peer": "/usr/lib/heartgate/exec-fence-peer", "two_primaries": False,
                  "ping_interval_s": 0.2, "ping_timeout_s": 0.6, "connect_interval_s": 0.2, "resync_s": 0.0}
-
-
-class Refused(Exception):
-    """The request cannot be granted; the text says why."""
-
-
-class Link:
-    """One connection to the peer."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-        self.heard = time.monotonic()
-        sock = writer.get_extra_info("socket")
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-    def send(self, message: Json) -> None:
-        self.writer.write(json.dumps(message).encode() + b"\n")
-
-    async def receive(self) -> Json:
-        line = await self.reader.readline()
-        if not line.endswith(b"\n"):
-            raise ConnectionError("closed by the peer")
-        self.heard = time.monotonic()
-        value: Json = json.loads(line)
-        return value
-
-    def close(self) -> None:
-        self.writer.transport.abort()
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as stream:
-            return stream.read().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-class Write:
-    """A write under way: `stored` here, to be acknowledged through `done`."""
-
-    def __init__(self, number: int, value: str) -> None:
-        self.number, self.value, self.stored = number, value, False
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def finish(self, error: Optional[str] = None) -> None:
-        if not self.done.done():
-            if error is None:
-                self.done.set_result(None)
-            else:
-                self.done.set_exception(Refused(error))
 
 
 class Replica:
@@ -129,6 +77,7 @@ class Replica:
 
     def facts(self) -> Json:
         return {"disk": self.disk, "role": self.role, "frozen": self.frozen, "generation": self.state["current"],
+                "ancestors": list(self.copy().ancestors()),
                 "peers": {self.peer: {"link": "up" if self.link else "down", "connection": self.state["connections"],
                                       "disk": self.peer_disk,
                                       "out_of_sync_bytes": len(self.store.dirty) * RECORD_BYTES}}}
@@ -228,7 +177,8 @@ class Replica:
         program = self.config["fence_peer"]
         if not program:
             return 1
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "REPLICA_RESOURCE": self.resource, "REPLICA_PEER": self.peer}
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HEARTGATE_NODE": self.node,
+                       "REPLICA_RESOURCE": self.resource, "REPLICA_PEER": self.peer}
         try:
             process = await asyncio.create_subprocess_exec(program, self.resource, self.peer, env=environment)
         except OSError as error:
@@ -314,8 +264,8 @@ class Replica:
         if self.config["resync_s"]:
             await asyncio.sleep(self.config["resync_s"])
         if self.link is link:
-            link.send({"say": "all", "disk": self.state["disk"], "records": list(self.store.records.items()), "current": self.state["current"],
-                       "history": list(joined(self.copy()).history)})
+            link.send({"say": "all", "records": list(self.store.records.items()), "disk": self.state["disk"],
+                       "current": self.state["current"], "history": list(joined(self.copy()).history)})
 
     async def converse(self, link: Link) -> None:
         self.background(self.keep_alive(link))
@@ -592,17 +542,16 @@ class Replica:
 
 async def run(resource: str, node: str) -> None:
     replica = Replica(resource, node)
-    os.makedirs(RUN, exist_ok=True)
-    path = f"{RUN}/{resource}.sock"
-    if os.path.exists(path):
-        os.unlink(path)
-    server = await asyncio.start_unix_server(replica.serve_client, path)
+    path = Path(f"/run/replicad/{resource}.sock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    server = await asyncio.start_unix_server(replica.serve_client, str(path))
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     replica.background(replica.reconnect_for_ever())
     await stop.wait()
     server.close()
-    os.unlink(path)
+    path.unlink()
     os._exit(0)
 
 

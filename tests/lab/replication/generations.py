@@ -11,9 +11,9 @@ from typing import Optional, Tuple
 class Copy:
     """What a node says about its copy when it meets the peer.
 
-    `current`: generation of the data. `base`: generation since which writes are tracked (None: everything is at the peer).
-    `history`: older generations, newest first. `loose`: may hold writes that the peer never got under the same generation
-    (a primary that crashed or was made to let go).
+    `current`: generation of the data. `base`: generation since which writes are tracked (None: everything is at the
+    peer). `history`: older generations, newest first. `loose`: may hold writes that the peer never got under the same
+    generation (a primary that crashed or was made to let go).
     """
 
     node: str

@@ -60,7 +60,8 @@ def missing(lab: NsLab, node: str, resource: str = "r0") -> List[Record]:
     return [record for record in lab.records if record.resource == resource and copy.get(record.number) != record.value]
 
 
-def longest_pause_s(lab: NsLab, resource: str = "r0", *, since_s: float = 0.0, until_s: Optional[float] = None) -> float:
+def longest_pause_s(lab: NsLab, resource: str = "r0", *, since_s: float = 0.0,
+                    until_s: Optional[float] = None) -> float:
     """Longest time without an acknowledged write, between since_s and until_s (of time.monotonic())."""
     times = [record.at_s for record in lab.records if record.resource == resource and record.at_s >= since_s]
     if until_s is not None:

@@ -1,4 +1,4 @@
-"""What a replica keeps on its disk: the records, and its state (both survive a power cut once the call has returned)."""
+"""What a replica keeps on its disk: the records and its state. Both survive a power cut once the call has returned."""
 
 from __future__ import annotations
 
