@@ -248,6 +248,7 @@ class Round(NamedTuple):
     ask: Ask
     answers: Tuple[Answer, ...] = ()
     overdue: bool = False  # the confirm deadline has passed
+    armed: bool = False  # a deadline was set
     from_nodes: Tuple[str, ...] = ()  # who gave answers, in step with `answers`
 
 
