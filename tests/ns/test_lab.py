@@ -50,9 +50,21 @@ def frozen(node: NsNode) -> bool:
     return bool(host.status(node).get("frozen"))
 
 
+def booted_since(node: NsNode, before: str) -> bool:
+    try:
+        return node.boot_id() != before
+    except LabError:
+        return False
+
+
+def gone(pids: List[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
 def processes_of(pid: int) -> List[int]:
     """Every process below pid, as the host sees them."""
-    children = [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+    lists = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    children = [int(child) for words in lists for child in words]
     return [*children, *(below for child in children for below in processes_of(child))]
 
 
@@ -109,7 +121,7 @@ def test_reboot_from_inside_comes_back(lab: NsLab) -> None:
     before = node.boot_id()
     script = "import ctypes; ctypes.CDLL(None).reboot(0x01234567)"
     node.run(["/usr/bin/python3", "-c", script], check=False)
-    wait_until("nodeb to be back", lambda: node.powered() and node.boot_id() != before, timeout_s=10)
+    wait_until("nodeb to be back", lambda: booted_since(node, before), timeout_s=10)
     lab.wait_online()
 
 
@@ -128,7 +140,8 @@ def test_a_frozen_node_answers_nothing_and_thaws(lab: NsLab) -> None:
 def test_corosync_sees_a_cut_and_the_mending(lab: NsLab) -> None:
     node = lab.nodes["nodea"]
     lab.cut("hb0")
-    wait_until("both ends to lose carrier", lambda: not any(carrier(each, "hb0") for each in lab.nodes.values()), timeout_s=2)
+    for each in lab.ns_nodes.values():
+        wait_until(f"{each.name} to lose carrier", lambda each=each: not carrier(each, "hb0"), timeout_s=2)  # type: ignore[misc]
     wait_until("knet to lose link 0 only", lambda: knet_links(node) == [False, True], timeout_s=5)
     lab.mend("hb0")
     wait_until("knet to have both links", lambda: knet_links(node) == [True, True], timeout_s=5)
@@ -164,7 +177,8 @@ def test_one_way_loss_keeps_carrier(lab: NsLab, direction: str) -> None:
 def test_stonith_admin_reboots_a_node(lab: NsLab) -> None:
     before = lab.nodes["nodea"].boot_id()
     lab.nodes["nodeb"].run(["stonith_admin", "--reboot", "nodea"], timeout_s=20)
-    assert [(entry.node, entry.action, entry.by, entry.ok) for entry in lab.fencings] == [("nodea", "reboot", "nodeb", True)]
+    (entry,) = lab.fencings
+    assert (entry.node, entry.action, entry.by, entry.ok) == ("nodea", "reboot", "nodeb", True)
     lab.wait_online()
     assert lab.nodes["nodea"].boot_id() != before
 
@@ -182,14 +196,15 @@ def test_a_frozen_node_is_fenced(lab: NsLab) -> None:
 def test_fencing_can_be_made_to_fail(lab: NsLab, mode: str) -> None:
     lab.fencing(mode)
     before = lab.nodes["nodea"].boot_id()
-    answer = lab.nodes["nodeb"].run(["sh", "-c", "printf 'action=reboot\\nport=nodea\\npower_timeout=1\\n' | fence_lab"], check=False)
+    options = "action=reboot\nport=nodea\npower_timeout=1\n"
+    answer = lab.nodes["nodeb"].run(["fence_lab"], stdin=options, check=False)
     assert answer.rc == 1 and "fence_lab" in answer.stderr
     assert lab.nodes["nodea"].boot_id() == before
 
 
 def test_fencing_can_be_made_slow(lab: NsLab) -> None:
     lab.fencing("slow", delay_s=1.0)
-    lab.nodes["nodeb"].run(["sh", "-c", "printf 'action=off\\nport=nodea\\n' | fence_lab"])
+    lab.nodes["nodeb"].run(["fence_lab"], stdin="action=off\nport=nodea\n")
     (entry,) = lab.fencings
     assert entry.done_s is not None and 1.0 <= entry.done_s - entry.at_s < 2.0
     assert not lab.nodes["nodea"].powered()
@@ -201,13 +216,14 @@ def test_fencing_can_be_made_slow(lab: NsLab) -> None:
 def test_nothing_is_left_after_the_test_process_is_killed() -> None:
     script = ("import time; from tests.lab.ns.lab import NsLab; lab = NsLab.start(cluster=False); "
               "print(lab._supervisor.process.pid, flush=True); time.sleep(60)")
-    with subprocess.Popen([sys.executable, "-B", "-c", script], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-B", "-c", script]
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         supervisor = int(process.stdout.readline())
         everybody = [supervisor, *processes_of(supervisor)]
         assert len(everybody) >= 5
         process.send_signal(signal.SIGKILL)
-    wait_until("all of the lab to be gone", lambda: not any(Path(f"/proc/{pid}").exists() for pid in everybody), timeout_s=5)
+    wait_until("all of the lab to be gone", lambda: gone(everybody), timeout_s=5)
 
 
 def test_nothing_is_left_after_the_supervisor_is_killed() -> None:
@@ -216,7 +232,7 @@ def test_nothing_is_left_after_the_supervisor_is_killed() -> None:
     everybody = processes_of(supervisor)
     os.kill(supervisor, signal.SIGKILL)
     lab.down()
-    wait_until("all of the lab to be gone", lambda: not any(Path(f"/proc/{pid}").exists() for pid in everybody), timeout_s=5)
+    wait_until("all of the lab to be gone", lambda: gone(everybody), timeout_s=5)
     mounts = Path("/proc/self/mounts").read_text()
     assert "/media/node" not in mounts
 
@@ -224,8 +240,9 @@ def test_nothing_is_left_after_the_supervisor_is_killed() -> None:
 def test_three_nodes() -> None:
     with NsLab.start(("nodea", "nodeb", "nodec")) as lab:
         print(f"bring-up of three: {lab.bring_up_s:.2f} s")
+        nodea = lab.nodes["nodea"]
         lab.cut("hb1", node="nodec")
-        wait_until("knet to lose one link to nodec", lambda: knet_links(lab.nodes["nodea"]).count(False) == 1, timeout_s=5)
+        wait_until("knet to lose one link to nodec", lambda: knet_links(nodea).count(False) == 1, timeout_s=5)
 
 
 # --- replication ---
@@ -268,7 +285,7 @@ def test_a_frozen_primary_acknowledges_nothing_until_the_peer_is_back(replica: N
     assert nodea.run(["test", "-e", "/run/acknowledged"], check=False).rc == 1
     assert 7 not in host.dump(nodeb)
     replica.mend("sync0")
-    wait_until("the acknowledgement", lambda: nodea.run(["test", "-e", "/run/acknowledged"], check=False).rc == 0, timeout_s=5)
+    wait_until("the acknowledgement", lambda: nodea.run(["ls", "/run/acknowledged"], check=False).rc == 0, timeout_s=5)
     assert host.dump(nodeb) == {7: "seven"} == host.dump(nodea)
 
 
@@ -283,9 +300,11 @@ def test_going_on_alone_is_resynced_from_the_newer_copy(replica: NsLab) -> None:
     assert write(nodea, 1, "alone") == 0
     assert host.status(nodea)["generation"] != generation
     assert control(nodeb, "primary") == 1, "blocked"
+    script = "#!/bin/sh\nsetsid -f replicad r0 </dev/null >/dev/null 2>&1\n"
+    nodeb.put("/etc/lab/boot.d/60-replicad-test", script, 0o755)
     nodeb.reset()
-    nodeb.spawn(["replicad", "r0"])
-    wait_until("replicad", lambda: host.status(nodeb), timeout_s=5)
+    replica.wait_online()  # Pacemaker may have fenced it meanwhile: one boot more
+    wait_until("replicad", lambda: host.status(nodeb), timeout_s=10)
     assert host.status(nodeb)["blocked"] and host.status(nodeb)["disk"] == "outdated"
     replica.mend("sync0")
     host.wait_connected(replica)
@@ -302,15 +321,17 @@ def test_misuse_is_detected_as_split_brain(replica: NsLab) -> None:
     control(nodea, "thaw")
     write(nodea, 1, "a")
     assert control(nodeb, "primary") == 1, "without permission nobody is promoted alone"
-    nodeb.put("/etc/replicad/r0.json", nodeb.run(["cat", "/etc/replicad/r0.json"]).stdout.replace("null", '"/run/says-7"'))
+    configuration = nodeb.run(["cat", "/etc/replicad/r0.json"]).stdout
+    nodeb.put("/etc/replicad/r0.json", configuration.replace("null", '"/run/says-7"'))
     nodeb.run(["sh", "-c", "kill -KILL $(pgrep -f 'replicad r0$')"])
     nodeb.spawn(["replicad", "r0"])
     wait_until("replicad", lambda: host.status(nodeb), timeout_s=5)
     assert control(nodeb, "primary") == 0
     write(nodeb, 1, "b")
     replica.mend("sync0")
-    wait_until("the split-brain to be seen", lambda: "split-brain" in (host.status(nodea)["error"], host.status(nodeb)["error"]),
-               timeout_s=5)
+    errors = wait_until("the split-brain to be seen", lambda: [
+        node.name for node in (nodea, nodeb) if host.status(node)["error"] == "split-brain"], timeout_s=5)
+    print(f"seen by {errors}")
     assert host.dump(nodea) != host.dump(nodeb)
     control(nodeb, "secondary")
     control(nodeb, "connect", "--discard-my-data")
@@ -328,7 +349,7 @@ def test_release_ends_the_users_before_it_fails_their_writes(replica: NsLab) -> 
     wait_until("the primary to freeze", lambda: frozen(nodea), timeout_s=3)
     assert nodea.run(["replica-driver", "block", "r0"]).stdout.strip() == '{"how": "frozen"}'
     nodea.run(["replica-driver", "release", "r0"])
-    assert nodea.run(["pgrep", "-f", "lab-writer"], check=False).rc == 1
+    assert nodea.run(["pgrep", "-f", "[l]ab-writer"], check=False).rc == 1
     after = host.status(nodea)
     assert (after["role"], after["disk"], after["frozen"]) == ("secondary", "outdated", False)
     assert not host.missing(replica, "nodeb")

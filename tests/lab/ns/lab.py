@@ -133,6 +133,8 @@ class NsNode:
             result = Result(124, "", "the node is frozen", time.monotonic() - started)
         else:
             result = self._run(self.command(pid, argv, timeout_s, env or {}), timeout_s, stdin, started)
+        if result.rc != 0 and result.stderr.startswith("nsenter: "):
+            raise LabError(f"{self.name} lost its power: {result.stderr.strip()}")
         if check and result.rc != 0:
             raise CommandError(f"{self.name}: {list(argv)} ended with {result.rc} after {result.elapsed_s:.2f} s\n"
                                f"stdout: {result.stdout}\nstderr: {result.stderr}")
@@ -288,10 +290,10 @@ class NsLab:
 
     def online(self, seen_by: str) -> Set[str]:
         """Nodes that are online as this node's Pacemaker sees it; empty without a DC."""
-        answer = self.ns_nodes[seen_by].run(["crm_mon", "-1", "--output-as=xml"], check=False, timeout_s=5)
         try:
+            answer = self.ns_nodes[seen_by].run(["crm_mon", "-1", "--output-as=xml"], check=False, timeout_s=5)
             tree = ElementTree.fromstring(answer.stdout)
-        except ElementTree.ParseError:
+        except (ElementTree.ParseError, LabError):  # Pacemaker, or the node, is not up yet
             return set()
         current = tree.find("summary/current_dc")
         if answer.rc != 0 or current is None or current.get("present") != "true":
@@ -304,7 +306,7 @@ class NsLab:
         wanted = set(names or self.ns_nodes)
         for name in sorted(wanted):
             wait_until(f"{sorted(wanted)} to be online as seen by {name}",
-                       lambda name=name: self.ns_nodes[name].powered() and wanted <= self.online(name),  # type: ignore[misc]
+                       lambda name=name: wanted <= self.online(name),  # type: ignore[misc]
                        timeout_s=timeout_s, interval_s=0.05)
 
     def wait_idle(self, *, timeout_s: float = 30.0) -> None:

@@ -8,6 +8,7 @@ direction by what the port does with them; nothing is changed on the node itself
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import List, Optional, Sequence, Set, Tuple
 
 DROP_ALL = "1,6 0 0 2"
@@ -21,7 +22,8 @@ def _batch(program: str, lines: Sequence[str]) -> None:
         return
     done = subprocess.run([program, "-force", "-batch", "-"], input="\n".join(lines) + "\n", text=True,
                           capture_output=True, timeout=10, check=False)
-    errors = [line for line in done.stderr.splitlines() if not line.startswith(("Cannot find device", "Command failed"))]
+    harmless = ("Cannot find device", "Command failed")
+    errors = [line for line in done.stderr.splitlines() if not line.startswith(harmless)]
     if done.returncode != 0 and errors:
         raise RuntimeError(f"{program}: {'; '.join(errors)} (commands: {'; '.join(lines)})")
 
@@ -35,6 +37,10 @@ class Network:
         self.lost: Set[Tuple[str, str, str]] = set()
         self.up: Set[Port] = set()
         self.dropping: Set[Tuple[str, str, str]] = set()
+        for scope in ("all", "default"):  # the switch itself must be silent: its frames would count as received
+            setting = Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6")
+            if setting.exists():
+                setting.write_text("1")
         lines = ["link set lo up"]
         for link in links:
             lines += [f"link add br-{link} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",

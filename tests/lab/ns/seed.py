@@ -76,8 +76,8 @@ def install_heartgate(seed: Seed) -> None:
 def install_replication(seed: Seed) -> None:
     """The replication that stands for DRBD here: daemon, command, `exec` driver program and agents."""
     library = "/usr/lib/lab-replication"  # copies: heartgate runs a driver only from files and directories of root's
-    for name in ("engine.py", "wire.py", "client.py", "store.py", "generations.py"):
-        seed.file(f"{library}/{name}", (REPLICATION / name).read_bytes())
+    for name in ("__init__.py", "engine.py", "wire.py", "client.py", "store.py", "generations.py"):
+        seed.file(f"{library}/labreplica/{name}", (REPLICATION / name).read_bytes())
     for name in ("replicad", "replicactl", "replica-driver", "lab-writer"):
         seed.file(f"{library}/{name}", (REPLICATION / name).read_bytes(), 0o755)
         seed.link(f"/usr/sbin/{name}", f"{library}/{name}")
@@ -103,12 +103,13 @@ def corosync_conf(nodes: Sequence[str], links: Sequence[str], rings: Sequence[st
         members.append("\n".join(["    node {", *identity, *ring_lines, "    }"]))
     return "\n".join([
         "totem {", "    version: 2", "    cluster_name: heartgate-lab", "    transport: knet",
-        "    crypto_cipher: aes256", "    crypto_hash: sha256", "    link_mode: passive", f"    {token}", *interfaces, "}",
+        "    crypto_cipher: aes256", "    crypto_hash: sha256", "    link_mode: passive", f"    {token}", *interfaces,
+        "}",
         "nodelist {", *members, "}",
         "quorum {", "    provider: corosync_votequorum", f"    two_node: {int(len(nodes) == 2)}", "}",
         "system {", "    move_to_root_cgroup: no", "}",
-        "logging {", "    to_syslog: no", "    to_stderr: no", "    to_logfile: yes", "    logfile: /var/log/corosync.log",
-        "    timestamp: hires", "}", ""])
+        "logging {", "    to_syslog: no", "    to_stderr: no", "    to_logfile: yes",
+        "    logfile: /var/log/corosync.log", "    timestamp: hires", "}", ""])
 
 
 def configuration(nodes: Sequence[str], stonith: bool) -> str:
@@ -120,9 +121,9 @@ def configuration(nodes: Sequence[str], stonith: bool) -> str:
     members = "".join(f'<node id="{number}" uname="{node}"/>' for number, node in enumerate(nodes, 1))
     devices = ""
     if stonith:
-        names = " ".join(nodes)
+        hosts = f'<nvpair id="power-hosts" name="pcmk_host_list" value="{" ".join(nodes)}"/>'
         devices = ('<primitive id="power" class="stonith" type="fence_lab"><instance_attributes id="power-parameters">'
-                   f'<nvpair id="power-hosts" name="pcmk_host_list" value="{names}"/></instance_attributes></primitive>')
+                   + hosts + "</instance_attributes></primitive>")
     return ('<configuration><crm_config><cluster_property_set id="cib-bootstrap-options">' + pairs
             + f"</cluster_property_set></crm_config><nodes>{members}</nodes><resources>{devices}</resources>"
             "<constraints/></configuration>")

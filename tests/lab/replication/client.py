@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
-from store import ROOT, Store, load_configuration  # type: ignore[import-not-found,unused-ignore]
+from .store import ROOT, Store, load_configuration
 
 ACTIONS = ("block", "unblock", "disconnect", "thaw", "release")
 LAB_SOCKET = "/run/lab/lab.sock"
@@ -41,7 +41,7 @@ class Connection:
 
 
 def control(arguments: List[str]) -> int:
-    """replicactl RESOURCE status|primary|secondary|outdate|connect [--discard-my-data]|write NUMBER VALUE|read NUMBER"""
+    """replicactl RESOURCE status|primary|secondary|outdate|connect [--discard-my-data]|read NUMBER|write NUMBER TEXT"""
     if len(arguments) < 2:
         print(f"usage: {control.__doc__}", file=sys.stderr)
         return 2

@@ -7,7 +7,6 @@ primary. A write is acknowledged when it is on both copies; alone, only after `t
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -17,9 +16,9 @@ import time
 from pathlib import Path
 from typing import Any, Awaitable, Callable, Dict, List, Optional, Set
 
-from generations import Copy, direction, joined, new_generation  # type: ignore[import-not-found,unused-ignore]
-from store import RECORD_BYTES, Store, load_configuration  # type: ignore[import-not-found,unused-ignore]
-from wire import Json, Link, Refused, Write, is_alive  # type: ignore[import-not-found,unused-ignore]
+from .generations import Copy, direction, joined, new_generation
+from .store import RECORD_BYTES, Store, load_configuration
+from .wire import Json, Link, Refused, Write, is_alive
 
 OPTIONS: Json = {"port": 7800, "fence_peer": "/usr/lib/heartgate/exec-fence-peer", "two_primaries": False,
                  "ping_interval_s": 0.2, "ping_timeout_s": 0.6, "connect_interval_s": 0.2, "resync_s": 0.0}
