@@ -7,11 +7,11 @@
          "peers": {NODE: {"link": "up|down|unknown", "connection": N, "disk": WORD, "out_of_sync_bytes": N|null}}}
     PROGRAM block RESOURCE             0 only when it is certain that nothing can be completed here; prints {"how": WORD}
     PROGRAM unblock RESOURCE           the copy was chosen to serve: lift the persistent mark
-    PROGRAM disconnect RESOURCE PEER   lose the connection to PEER now; it may come back by itself
+    PROGRAM disconnect RESOURCE        lose the connection to HEARTGATE_PEER now; it may come back by itself
     PROGRAM thaw RESOURCE              the verdict allows this node to go on alone
     PROGRAM release RESOURCE           blocked, primary and frozen: end the users, then make I/O fail, in this order
 
-The environment is PATH, LC_ALL and HEARTGATE_NODE. `connection` is an integer of the program's choice that no other connection to that peer has
+The environment is PATH, LC_ALL, HEARTGATE_NODE and, for disconnect, HEARTGATE_PEER. `connection` is an integer of the program's choice that no other connection to that peer has
 during one boot of the node. An unreadable line, a word that is not in the list, or the end of the output makes all facts unknown, and
 the program is started again after a growing pause.
 """
@@ -301,17 +301,18 @@ class ExecDriver:
         return self._outcome(self._call("unblock", deadline_s), "unblocked")
 
     def drop(self, peer: str, deadline_s: float) -> Outcome:
-        return self._outcome(self._call("disconnect", deadline_s, peer), "dropped")
+        return self._outcome(self._call("disconnect", deadline_s, {"HEARTGATE_PEER": peer}), "dropped")
 
     def rehandle(self, replica: Replica, deadline_s: float) -> Outcome:
         """There is no kernel that could ask again: the program is told to go on."""
         return self._outcome(self._call("thaw", deadline_s), "thawed")
 
-    def _call(self, verb: str, deadline_s: float, *more: str) -> Completed:
+    def _call(self, verb: str, deadline_s: float, more: Optional[Mapping[str, str]] = None) -> Completed:
         why = refusal(self._program)
         if why:
             return Completed(126, "", why)
-        return run([self._program, verb, self.name, *more], timeout_s=deadline_s, env=_environment(self._me))
+        environment = {**_environment(self._me), **(more or {})}
+        return run([self._program, verb, self.name], timeout_s=deadline_s, env=environment)
 
     @staticmethod
     def _outcome(done: Completed, otherwise: str) -> Outcome:
