@@ -165,9 +165,9 @@ class NotRunning(LabError):
     """No supervisor answers."""
 
 
-def ask(kind: str, timeout_s: float = 60.0, **request: Any) -> Dict[str, Any]:
+def ask(kind: str, patience_s: float = 60.0, **request: Any) -> Dict[str, Any]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
-        stream.settimeout(timeout_s)
+        stream.settimeout(patience_s)
         try:
             stream.connect(str(socket_path(kind)))
         except OSError as error:
@@ -178,7 +178,7 @@ def ask(kind: str, timeout_s: float = 60.0, **request: Any) -> Dict[str, Any]:
             try:
                 line = lines.readline()
             except socket.timeout:
-                raise LabError(f"the lab did not answer {request['op']} within {timeout_s:g} s") from None
+                raise LabError(f"the lab did not answer {request['op']} within {patience_s:g} s") from None
     if not line:
         raise LabError("the lab's supervisor ended before it answered")
     answer: Dict[str, Any] = json.loads(line)

@@ -64,7 +64,7 @@ def seed_cib() -> str:
     nvpairs = "".join(f'<nvpair id="cib-bootstrap-options-{name}" name="{name}" value="{value}"/>' for name, value in options.items())
     hosts = '<nvpair id="fence-lab-hosts" name="pcmk_host_list" value="nodea nodeb"/>'
     return (
-        '<cib crm_feature_set="3.16.2" validate-with="pacemaker-3.9" epoch="1" num_updates="0" admin_epoch="0"><configuration>'
+        '<cib crm_feature_set="3.6.1" validate-with="pacemaker-3.6" epoch="1" num_updates="0" admin_epoch="0"><configuration>'
         f'<crm_config><cluster_property_set id="cib-bootstrap-options">{nvpairs}</cluster_property_set></crm_config><nodes/>'
         '<resources><primitive id="fence-lab" class="stonith" type="fence_lab">'
         f'<instance_attributes id="fence-lab-instance_attributes">{hosts}</instance_attributes>'
@@ -116,7 +116,7 @@ def form(nodes: Mapping[str, Machine], debs: Sequence[Path]) -> None:
     first.run(["drbdadm", "--", "--clear-bitmap", "new-current-uuid", RESOURCE])
     wait_in_sync(nodes, timeout_s=30)
     progress(f"DRBD is up to date after {time.monotonic() - started:.1f} s")
-    wait_online(nodes, timeout_s=120)
+    wait_online(nodes, timeout_s=60)
     progress(f"both nodes are online after {time.monotonic() - started:.1f} s")
     wait_until("fence-lab to start", lambda: "is running on" in first.run(["crm_resource", "-W", "-r", "fence-lab"]).stdout, timeout_s=60)
     wait_idle(first, timeout_s=60)

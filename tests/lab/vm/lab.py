@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +41,10 @@ class VmLab:
             name: Machine(name, self._run_dir, built, accel, self._namespace, lambda: wall_clock_base + time.monotonic() - self._started)
             for name in NODES
         }
+        self.carrier_follows_power = True
+        self._carrier_lock = threading.Lock()
+        for node in self.nodes.values():
+            node.on_power = self._apply_carrier
         self.power = PowerController(self.nodes)
         self.writes = WriteLog(self.nodes)
         self._namespace.run(["tc", "qdisc", "add", "dev", "lo", "clsact"])
@@ -93,6 +98,7 @@ class VmLab:
         self.down()
 
     def down(self) -> None:
+        self.carrier_follows_power = False
         for node in self.nodes.values():
             node.power_off()
         self._namespace.close()
@@ -105,7 +111,7 @@ class VmLab:
         if direction is None:
             for name in [node] if node else NODES:
                 self._cuts.setdefault(link, set()).add((name, "carrier"))
-                self.nodes[name].set_carrier(link, False)
+            self._apply_carrier()
             return
         assert node is not None
         peer = NODES[1 - NODES.index(node)]
@@ -117,8 +123,7 @@ class VmLab:
         self._cuts.pop(link, None)
         for preference in self._filters.pop(link, []):
             self._namespace.run(["tc", "filter", "del", "dev", "lo", "ingress", "prio", preference])
-        for node in self.nodes.values():
-            node.set_carrier(link, True)
+        self._apply_carrier()
 
     def cuts(self) -> Dict[str, List[str]]:
         """What is cut now: link -> ["nodea carrier", "nodeb in" ...]."""
@@ -133,6 +138,16 @@ class VmLab:
             raise LabError(f"unknown direction {direction!r}: in or out")
         if direction is not None and node is None:
             raise LabError("a direction needs a node")
+
+    def _apply_carrier(self) -> None:
+        """A cable is dark when it is cut, and, being end to end, when the machine at its other end has no power."""
+        with self._carrier_lock:
+            for name, node in self.nodes.items():
+                peer = self.nodes[NODES[1 - NODES.index(name)]]
+                for link in LINKS:
+                    dark = (name, "carrier") in self._cuts.get(link, set()) or (self.carrier_follows_power and not peer.powered())
+                    if dark != (link in node.dark_links):
+                        node.set_carrier(link, not dark)
 
     def _drop_frames_to(self, receiver: str, link: str) -> None:
         """Lose the frames on the host's side of the wire: it outlives a reboot, and the guest cannot see or undo it."""

@@ -97,6 +97,7 @@ class Machine:
         self.frozen = False
         self.on_fence_request: Callable[[str, bytes], None] = lambda name, line: None
         self.on_writer_line: Callable[[str, bytes], None] = lambda name, line: None
+        self.on_power: Callable[[], None] = lambda: None
         self.dark_links: Set[str] = set()
         self._run_dir, self._image, self._accel, self._namespace = run_dir, image, accel, namespace
         self._wall_clock = wall_clock
@@ -119,6 +120,7 @@ class Machine:
             if not self.powered():
                 self.start()
                 self.resume()
+        self.on_power()
 
     def power_off(self) -> None:
         with self._lock:
@@ -126,6 +128,7 @@ class Machine:
                 end(self._process)
             self._close()
             self.frozen = False
+        self.on_power()
 
     def reset(self, *, fencing: bool = False) -> None:
         """A power cut of a moment: the machine starts anew at once. A frozen one starts too."""
@@ -208,8 +211,8 @@ class Machine:
             self.dark_links.discard(link)
         else:
             self.dark_links.add(link)
-        if self.powered():
-            self._monitor().execute("set_link", name=f"nic-{link}", up=up)
+        if self.powered() and self._qmp is not None:  # else `start` does it
+            self._qmp.execute("set_link", name=f"nic-{link}", up=up)
 
     # ---- commands
 
