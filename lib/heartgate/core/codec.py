@@ -4,9 +4,11 @@ Three formats, all JSON in ASCII:
 
 * a *payload* of the carrier: one node's messages about some of its devices (none at all is a sign of life). Short keys,
   since a hundred devices are repeated every second.
-* a *sealed* file: `{"format": kind, "version": n, "sum": crc32, "body": ...}`. The checksum covers the body as written; a file of
+* a *sealed* file: `{"format": kind, "version": n, "sum": crc32, "body": ...}`. The checksum covers the body as written;
+  a file of
   a later version is told apart from a damaged one.
-* a *value* (`value_to_json`): any word of `heartgate.core.model`, tagged with its class, so that a recorded verdict can be replayed.
+* a *value* (`value_to_json`): any word of `heartgate.core.model`, tagged with its class, so that a recorded verdict can
+  be replayed.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from __future__ import annotations
 import binascii
 import json
 import re
+from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple, Type, TypeVar, cast
+from typing import Any, Callable, List, Optional, Tuple, Type, TypeVar, cast
 
 from heartgate.core import model
 from heartgate.core.model import (
@@ -212,7 +215,7 @@ def encode_message(message: Message) -> bytes:
 
 def encode_payload(sender: str, run: str, fragments: Sequence[bytes] = ()) -> bytes:
     """Messages of one sender and run, as given by `encode_message`, in one payload; none: a sign of life."""
-    head = '{"v":%d,"n":"%s","r":"%s","m":[' % (WIRE_VERSION, sender, run)
+    head = f'{{"v":{WIRE_VERSION},"n":"{sender}","r":"{run}","m":['
     return head.encode("ascii") + b",".join(fragments) + b"]}"
 
 
@@ -290,11 +293,13 @@ def _answer(row: List[Any]) -> Answer:
 def seal(kind: str, version: int, body: object) -> bytes:
     """A file with its kind, version and checksum."""
     text = to_json(body)
-    head = '{"format":"%s","version":%d,"sum":"%08x","body":' % (kind, version, binascii.crc32(text))
+    head = f'{{"format":"{kind}","version":{version},"sum":"{binascii.crc32(text):08x}","body":'
     return head.encode("ascii") + text + b"}\n"
 
 
-_SEAL = re.compile(rb'\{"format":"([a-z-]{1,40})","version":(\d{1,6}),"sum":"([0-9a-f]{8})","body":(.*)\}\n\Z', re.DOTALL)
+_SEAL = re.compile(
+    rb'\{"format":"([a-z-]{1,40})","version":(\d{1,6}),"sum":"([0-9a-f]{8})","body":(.*)\}\n\Z', re.DOTALL
+)
 
 
 def unseal(kind: str, version: int, data: bytes) -> Any:

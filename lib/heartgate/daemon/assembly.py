@@ -1,0 +1,90 @@
+"""The real world: the only module of the daemon that knows which adapters there are. They are imported when they are
+needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from heartgate.adapters import system
+from heartgate.adapters.base import Cluster, Driver
+from heartgate.adapters.journal import Journal
+from heartgate.daemon.services import DeviceSource, FlushTarget, LinkWatch, NamedCarrier
+
+
+class RealWorld:
+    def __init__(self) -> None:
+        self.journal = Journal()
+        self.boot = system.boot_id()
+
+    def carrier(self) -> NamedCarrier:
+        from heartgate.adapters.cpg import CpgCarrier
+
+        return CpgCarrier()
+
+    def local_name(self) -> str:
+        from heartgate.adapters import corosync
+
+        return corosync.local_name()
+
+    def node_names(self) -> Sequence[str]:
+        from heartgate.adapters import corosync
+
+        return tuple(corosync.node_names().values())
+
+    def cluster(self, me: str) -> Cluster:
+        from heartgate.adapters.pacemaker import PacemakerCluster
+
+        return PacemakerCluster(me)
+
+    def source(self, kind: str, me: str) -> DeviceSource:
+        return exec_facts(me) if kind == "exec" else drbd_facts(me)
+
+    def driver(self, kind: str, resource: str, program: str, me: str) -> Driver:
+        if kind == "exec":
+            from heartgate.adapters.exec import ExecDriver
+
+            return ExecDriver(resource, program, me)
+        from heartgate.adapters.drbd import make_driver
+
+        return make_driver(resource, me)
+
+    def flush_target(self, spec: str) -> FlushTarget:
+        from heartgate.adapters import flush
+
+        return flush.parse(spec)
+
+    def link_watch(self) -> LinkWatch:
+        from heartgate.adapters.netlink import CarrierWatch
+
+        return CarrierWatch()
+
+    def notify(self, state: str) -> None:
+        system.sd_notify(state)
+
+    def watchdog_s(self) -> float:
+        return system.watchdog_interval_s()
+
+    def self_reset(self) -> None:
+        system.self_reset(really=True)
+
+
+def exec_facts(me: str) -> DeviceSource:
+    from heartgate.adapters.exec import ExecSource
+
+    class Facts(ExecSource):
+        def watch(self, resource: str, program: str) -> None:
+            self.add(resource, program)
+
+    return Facts(me)
+
+
+def drbd_facts(me: str) -> DeviceSource:
+    from heartgate.adapters.drbd import DrbdSource
+
+    class Facts(DrbdSource):
+        def watch(self, resource: str, program: str) -> None:
+            self.add(resource)
+
+    return Facts(me)
+
+

@@ -1,0 +1,204 @@
+"""Fencing through Pacemaker: asking for it, and noticing what others had done.
+
+A completed fencing is proof only for the epoch that was in force while it was not yet complete. So each attempt
+remembers every device's epoch at the moment it was started; and of Pacemaker's history only those entries count that
+were not there, done, at a reading that began when the epoch was in force already (the *baseline*). Until such a reading
+exists nothing counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Set, Tuple, Union
+
+from heartgate.adapters.base import Cluster, FenceSeen, Outcome
+from heartgate.core.model import FenceDone, Standing
+from heartgate.daemon.guard import Guard
+from heartgate.daemon.loop import Timer
+from heartgate.daemon.services import Services, why
+
+FENCE_S = 300.0  # stonith_admin itself gives up by the devices' own timeouts long before
+HISTORY_S = 10.0
+FAST_S = 0.3
+SLOW_S = 10.0
+RETRY_S = 1.0
+FAILED_PAUSE_S = 2.0
+
+
+class Asked(NamedTuple):
+    device: str
+    epoch: int
+
+
+class Attempt:
+    """A running fencing of one node."""
+
+    def __init__(self, epochs: Dict[str, int], asked: Set[Asked]) -> None:
+        self.epochs = epochs  # of every device when it was started
+        self.asked = asked
+
+
+class Baseline(NamedTuple):
+    """Fencings that were complete already when this epoch's first reading was made."""
+
+    epoch: int
+    done: FrozenSet[str]
+
+
+class Fences:
+    """Loop thread only."""
+
+    def __init__(
+        self, services: Services, cluster: Callable[[], Optional[Cluster]], guards: Callable[[], Iterable[Guard]]
+    ) -> None:
+        self._services = services
+        self._cluster = cluster
+        self._guards = guards
+        self._attempts: Dict[str, Attempt] = {}
+        self._next: Dict[str, Set[Asked]] = {}
+        self._baselines: Dict[str, Baseline] = {}
+        self._told: Set[Tuple[str, int, str]] = set()
+        self._reading = False
+        self._again = False
+        self._unreadable = False
+        self._timer: Optional[Timer] = None
+
+    # --- asking
+
+    def ask(self, guard: Guard, node: str, epoch: int) -> None:
+        """A running attempt serves if this epoch was in force when it was started; otherwise another one follows it."""
+        asked = Asked(guard.device, epoch)
+        attempt = self._attempts.get(node)
+        if attempt is not None and attempt.epochs.get(guard.device) == epoch:
+            attempt.asked.add(asked)
+            return
+        self._next.setdefault(node, set()).add(asked)
+        if attempt is None:
+            self._services.loop.soon(lambda: self._start(node))  # so that all devices that ask now share it
+
+    def _start(self, node: str) -> None:
+        cluster = self._cluster()
+        if node in self._attempts or node not in self._next:
+            return
+        asked = self._next.pop(node)
+        if cluster is None:
+            self._give_back_later(node, asked)
+            return
+        self._attempts[node] = Attempt(in_force(self._guards()), asked)
+        self._services.journal.send(
+            "fence-asked",
+            f"asking Pacemaker to fence {node} (for {', '.join(sorted(item.device for item in asked))})",
+            node=node,
+        )
+        self._services.workers.submit(
+            f"fence:{node}", lambda: cluster.fence(node, FENCE_S), lambda result: self._ended(node, result), FENCE_S
+        )
+
+    def _ended(self, node: str, result: Union[Outcome, Exception]) -> None:
+        attempt = self._attempts.pop(node)
+        ok = isinstance(result, Outcome) and result.ok
+        self._services.journal.send(
+            "fence-done" if ok else "fence-failed", f"fencing of {node}: {why(result)}", node=node, how=why(result)
+        )
+        for guard in list(self._guards()):
+            epoch = attempt.epochs.get(guard.device)
+            if ok and epoch is not None and node in guard.config.nodes:
+                guard.handle(FenceDone(node, epoch, True))
+        if not ok:
+            self._give_back_later(node, attempt.asked)
+        if node in self._next:
+            self._start(node)
+
+    def _give_back_later(self, node: str, asked: Iterable[Asked]) -> None:
+        """Not at once: the policy may ask again as soon as it hears of the failure."""
+        self._services.loop.after(FAILED_PAUSE_S, lambda: self._give_back(node, asked))
+
+    def _give_back(self, node: str, asked: Iterable[Asked]) -> None:
+        by_device = {guard.device: guard for guard in self._guards()}
+        for item in asked:
+            if item.device in by_device:
+                by_device[item.device].handle(FenceDone(node, item.epoch, False))
+
+    # --- noticing
+
+    def look(self) -> None:
+        """Read the history now (at a change of epoch, of membership, or when a decision is waited for)."""
+        if self._reading:
+            self._again = True
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        cluster, guards = self._cluster(), list(self._guards())
+        if cluster is None or not guards:
+            self._timer = self._services.loop.after(SLOW_S, self.look)
+            return
+        self._reading, self._again = True, False
+        epochs = in_force(guards)
+        self._services.workers.submit(
+            "history", lambda: cluster.fence_history(HISTORY_S), lambda result: self._read(epochs, result), HISTORY_S
+        )
+
+    def _read(self, epochs: Dict[str, int], result: Union[Sequence[FenceSeen], Exception]) -> None:
+        self._reading = False
+        if isinstance(result, Exception):
+            if not self._unreadable:
+                self._services.journal.send("history-unreadable", f"fencing history cannot be read: {why(result)}")
+            self._unreadable = True
+        else:
+            self._unreadable = False
+            self._compare(epochs, [seen for seen in result if seen.done])
+        pause = 0.0 if self._again else self._pause()
+        self._timer = self._services.loop.after(pause, self.look)
+
+    def _compare(self, epochs: Dict[str, int], done: List[FenceSeen]) -> None:
+        everything = frozenset(seen.key for seen in done)
+        for guard in list(self._guards()):
+            epoch = epochs.get(guard.device)
+            if epoch is None:
+                continue
+            baseline = self._baselines.get(guard.device)
+            if baseline is None or baseline.epoch != epoch:
+                self._baselines[guard.device] = Baseline(epoch, everything)
+                continue
+            for seen in done:
+                self._tell(guard, epoch, baseline, seen)
+
+    def _tell(self, guard: Guard, epoch: int, baseline: Baseline, seen: FenceSeen) -> None:
+        entry = (guard.device, epoch, seen.key)
+        if not seen.ok or seen.key in baseline.done or entry in self._told or seen.node not in guard.config.nodes:
+            return
+        self._told.add(entry)
+        self._services.journal.send(
+            "fence-seen",
+            f"{guard.device}: Pacemaker reports {seen.node} fenced under epoch {epoch}",
+            device=guard.device,
+            epoch=epoch,
+            node=seen.node,
+            key=seen.key,
+        )
+        guard.handle(FenceDone(seen.node, epoch, True, seen.manual))
+
+    def _pause(self) -> float:
+        if self._unreadable:
+            return RETRY_S
+        fast = any(_waits(guard) or self._lacks_baseline(guard) for guard in self._guards())
+        return FAST_S if fast else SLOW_S
+
+    def _lacks_baseline(self, guard: Guard) -> bool:
+        baseline = self._baselines.get(guard.device)
+        return baseline is None or guard.persisted is None or baseline.epoch != guard.persisted.epoch
+
+    def forget(self, device: str) -> None:
+        self._baselines.pop(device, None)
+        self._told = {entry for entry in self._told if entry[0] != device}
+
+
+def in_force(guards: Iterable[Guard]) -> Dict[str, int]:
+    """Epochs of the records that are on the disk."""
+    return {guard.device: guard.persisted.epoch for guard in guards if guard.persisted is not None}
+
+
+def _waits(guard: Guard) -> bool:
+    """Somebody is missing, so a fencing may be on its way."""
+    state = guard.state
+    return state.record.standing is Standing.DECIDING or not set(guard.config.nodes) <= set(state.online)

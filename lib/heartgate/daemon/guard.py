@@ -1,0 +1,305 @@
+"""One guarded device: events through the policy, and its actions carried out strictly in order.
+
+Nothing after a `Persist` happens before that record is on the disk; if it cannot be written the rest waits, loudly, and
+the write is tried again. A step that breaks an invariant, or fails, is thrown away as a whole: the device stays as it
+was, which is frozen if it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, Union
+
+from heartgate.adapters.base import Driver
+from heartgate.core import codec, policy
+from heartgate.core.invariants import check_local
+from heartgate.core.model import (
+    Action,
+    AnswerHandler,
+    AskFence,
+    Block,
+    BlockDone,
+    Config,
+    Deadline,
+    Drop,
+    Event,
+    Flush,
+    Message,
+    Note,
+    Persist,
+    Publish,
+    Record,
+    Rehandle,
+    Release,
+    ReplicaChanged,
+    Send,
+    SetDeadline,
+    State,
+    Unblock,
+)
+from heartgate.daemon.operations import Operations
+from heartgate.daemon.params import Params
+from heartgate.daemon.services import Services, why
+
+PERSIST_DEADLINE_S = 10.0
+PERSIST_RETRY_S = (0.1, 0.3, 1.0, 3.0)
+PENDING_LIMIT = 256
+
+Check = Callable[[Config, Optional[State], State, Tuple[Action, ...]], Sequence[str]]
+
+
+class Outside:
+    """What a guard needs from the rest of the daemon. One object for all guards."""
+
+    def __init__(
+        self,
+        send: Callable[[Message], None],
+        answer: Callable[[str, int, str], None],
+        ask_fence: Callable[[Guard, str, int], None],
+        publish: Callable[[str, Optional[str]], None],
+        handlers: Callable[[str], int],
+        changed: Callable[[Guard], None],
+    ) -> None:
+        self.send = send
+        self.answer = answer
+        self.ask_fence = ask_fence
+        self.publish = publish
+        self.handlers = handlers  # how many of a device's handlers have not returned
+        self.changed = changed  # the record was changed
+
+
+class Guard:
+    """Loop thread only."""
+
+    def __init__(
+        self,
+        services: Services,
+        outside: Outside,
+        config: Config,
+        params: Params,
+        driver: Driver,
+        check: Check = check_local,
+    ) -> None:
+        self.services = services
+        self.outside = outside
+        self.config = config
+        self.params = params
+        self.active = True  # the resource runs, so Pacemaker wants the attribute
+        self.operations = Operations(self, driver)
+        self.persist_failure = ""
+        self.broken: Tuple[str, ...] = ()  # invariants broken by the last step
+        self.persisted: Optional[Record] = None
+        self.last_rules: Deque[Tuple[int, str, str]] = deque(maxlen=20)  # (wall ms, rule, detail)
+        self._check = check
+        self._pending: Deque[Action] = deque()
+        self._writing = False
+        self._failures = 0
+        self._state: Optional[State] = None
+
+    @property
+    def device(self) -> str:
+        return self.config.device
+
+    @property
+    def state(self) -> State:
+        assert self._state is not None, "begin() comes first"
+        return self._state
+
+    @property
+    def waiting(self) -> int:
+        """Actions that wait for a record to be written."""
+        return len(self._pending)
+
+    def begin(self, record: Optional[Record]) -> None:
+        """After a start of the daemon, with what was found on the disk."""
+        self.persisted = record
+        self._state, actions = policy.initial(self.config, record, self.services.world.boot, self.services.run)
+        broken = tuple(self._check(self.config, None, self._state, actions))
+        if broken:
+            self._refuse("start", broken)
+        else:
+            self._carry_out("start", None, actions)
+
+    def handle(self, event: Event) -> None:
+        old = self.state
+        try:
+            new, actions = policy.step(self.config, old, event)
+            broken = tuple(self._check(self.config, old, new, actions))
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not decide anything
+            broken, new, actions = (f"{type(error).__name__}: {error}",), old, ()
+        if broken:
+            self._refuse(event, broken)
+            return
+        self.broken = ()
+        self._state = new
+        if actions:
+            self._carry_out(event, old, actions)
+        if isinstance(event, (ReplicaChanged, BlockDone)) or old.record != new.record:
+            self.operations.facts_changed()
+        if old.record != new.record:
+            self.outside.changed(self)
+
+    def reconfigure(self, config: Config, params: Params, driver: Driver) -> None:
+        self.config, self.params = config, params
+        self.operations.driver = driver
+
+    def publish(self) -> None:
+        """Tell Pacemaker the standing, anew."""
+        self.outside.publish(self.device, self.state.record.standing.value if self.active else None)
+
+    # --- actions
+
+    def _refuse(self, event: Union[Event, str], broken: Tuple[str, ...]) -> None:
+        if broken != self.broken:
+            self.services.journal.send(
+                "invariant",
+                f"{self.device}: a step would break {', '.join(broken)}; nothing of it is carried out",
+                device=self.device,
+                epoch=self.state.record.epoch,
+                event=repr(event)[:500],
+            )
+        self.broken = broken
+
+    def _carry_out(self, event: Union[Event, str], old: Optional[State], actions: Tuple[Action, ...]) -> None:
+        if any(isinstance(action, (Persist, AnswerHandler)) for action in actions):
+            self._remember(event, old, actions)
+        self._pending.extend(actions)
+        if len(self._pending) > PENDING_LIMIT:
+            self._thin_out()
+        self._run()
+
+    def _thin_out(self) -> None:
+        """The disk does not answer: of what is repeated anyhow only the newest is kept."""
+        kept: List[Action] = []
+        seen: set[type] = set()
+        for action in reversed(self._pending):
+            repeated = isinstance(action, (Send, Publish, Note))
+            if repeated and type(action) in seen:
+                continue
+            seen.add(type(action))
+            kept.append(action)
+        self._pending = deque(reversed(kept))
+
+    def _run(self) -> None:
+        while self._pending and not self._writing:
+            action = self._pending[0]
+            if isinstance(action, Persist):
+                if action.record != self.persisted:
+                    self._persist(action.record)
+                    return
+                self._pending.popleft()
+            else:
+                self._pending.popleft()
+                _PERFORM[type(action)](self, action)
+
+    def _persist(self, record: Record) -> None:
+        self._writing = True
+        device, store = self.device, self.services.store
+        self.services.workers.submit(
+            f"record:{device}",
+            lambda: store.save_record(device, record),
+            lambda result: self._persisted(record, result),
+            PERSIST_DEADLINE_S,
+        )
+
+    def _persisted(self, record: Record, result: Union[None, Exception]) -> None:
+        if result is None:
+            self._writing = False
+            if self.persist_failure:
+                self.services.journal.send(
+                    "persist-recovered", f"{self.device}: the record is on the disk again", device=self.device
+                )
+            self.persist_failure, self._failures, self.persisted = "", 0, record
+            if self._pending and self._pending[0] == Persist(record):
+                self._pending.popleft()
+            self._run()
+            return
+        self.persist_failure = why(result)
+        self.services.journal.send(
+            "persist-failed",
+            f"{self.device}: cannot write the record ({self.persist_failure}); everything after it waits",
+            device=self.device,
+            epoch=record.epoch,
+            attempt=self._failures + 1,
+        )
+        pause = PERSIST_RETRY_S[min(self._failures, len(PERSIST_RETRY_S) - 1)]
+        self._failures += 1
+        self.services.loop.after(pause, lambda: self._persist(record))
+
+    def _remember(self, event: Union[Event, str], old: Optional[State], actions: Tuple[Action, ...]) -> None:
+        """For `explain`: the facts that went in and what came out. Losing it loses no safety, so nothing waits for
+        it."""
+        now = int(time.time() * 1000)
+        device, store, config, run = self.device, self.services.store, self.config, self.services.run
+
+        def write() -> None:
+            store.append_history(
+                device,
+                {
+                    "at": now,
+                    "run": run,
+                    "event": codec.value_to_json(event),
+                    "config": codec.value_to_json(config),
+                    "before": codec.value_to_json(old),
+                    "actions": codec.value_to_json(actions),
+                },
+            )
+
+        self.services.workers.submit(f"history:{device}", write, self._remembered, PERSIST_DEADLINE_S)
+
+    def _remembered(self, result: Union[None, Exception]) -> None:
+        if result is not None:
+            self.services.journal.send(
+                "history-failed", f"{self.device}: cannot write the history: {why(result)}", device=self.device
+            )
+
+    def _send(self, action: Send) -> None:
+        self.outside.send(action.message)
+
+    def _answer(self, action: AnswerHandler) -> None:
+        record = self.state.record
+        reason = f"standing {record.standing.value}, epoch {record.epoch}"
+        self.outside.answer(action.handler, action.code, reason)
+
+    def _ask_fence(self, action: AskFence) -> None:
+        self.outside.ask_fence(self, action.node, action.epoch)
+
+    def _set_deadline(self, action: SetDeadline) -> None:
+        self.services.loop.after(action.delay_ms / 1000, lambda: self.handle(Deadline(action.request)))
+
+    def _publish(self, action: Publish) -> None:
+        if self.active:
+            self.outside.publish(self.device, action.standing.value)
+
+    def _note(self, action: Note) -> None:
+        self.last_rules.append((int(time.time() * 1000), action.rule, action.detail))
+        self.services.journal.send(
+            "rule",
+            f"{self.device}: {action.rule}: {action.detail}",
+            device=self.device,
+            rule=action.rule,
+            epoch=self.state.record.epoch,
+        )
+
+
+_PERFORM: Dict[type, Callable[[Guard, Any], None]] = {
+    Send: Guard._send,
+    AnswerHandler: Guard._answer,
+    Block: lambda guard, action: guard.operations.block(action.token),
+    Release: lambda guard, action: guard.operations.release(),
+    Unblock: lambda guard, action: guard.operations.unblock(),
+    Drop: lambda guard, action: guard.operations.drop(action.peer),
+    Rehandle: lambda guard, action: guard.operations.rehandle(),
+    AskFence: Guard._ask_fence,
+    Flush: lambda guard, action: guard.operations.flush(action.epoch),
+    SetDeadline: Guard._set_deadline,
+    Publish: Guard._publish,
+    Note: Guard._note,
+}
+
+
+def tell_all(guards: Iterable[Guard], event: Event) -> None:
+    for guard in list(guards):
+        guard.handle(event)

@@ -1,0 +1,177 @@
+"""The daemon's parts, put together: which devices are guarded, and which event goes to which part."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Dict, Optional, Tuple
+
+from heartgate.adapters.base import AdapterError, Cluster
+from heartgate.core.model import Heard, Membership, Record, Replica, ReplicaChanged
+from heartgate.daemon.control import ControlServer
+from heartgate.daemon.fences import Fences
+from heartgate.daemon.guard import Guard, Outside, tell_all
+from heartgate.daemon.loop import Loop
+from heartgate.daemon.peers import Peers
+from heartgate.daemon.publisher import Publisher
+from heartgate.daemon.registration import Refused, Settings, settings
+from heartgate.daemon.requests import Requests
+from heartgate.daemon.services import Services, World, why
+from heartgate.daemon.sources import Sources
+from heartgate.daemon.store import KeptAside, Saved, Store
+from heartgate.daemon.workers import Workers
+
+
+class Daemon:
+    """Everything but the process around it (`heartgate.daemon.main`)."""
+
+    def __init__(self, world: World, store: Store, socket: Path, workers: Optional[Workers] = None) -> None:
+        self.loop = Loop(self._failed, self._overflowed)
+        self.workers = workers or Workers(self.loop)
+        self.services = Services(self.loop, self.workers, store, world, os.urandom(8).hex())
+        self.guards: Dict[str, Guard] = {}
+        self.me: Optional[str] = None
+        self._cluster: Optional[Cluster] = None
+        self._reported: Dict[str, int] = {}
+        self.peers = Peers(self.services, self._heard, self._membership, self._joined)
+        self.publisher = Publisher(self.services, lambda: self._cluster)
+        self.fences = Fences(self.services, lambda: self._cluster, lambda: self.guards.values())
+        self.sources = Sources(self.services, self._replica_changed)
+        self.requests = Requests(self)
+        self.control = ControlServer(self.loop, socket, self.requests.dispatch)
+        self._outside = Outside(
+            send=self.peers.send,
+            answer=self.requests.answer_handler,
+            ask_fence=self.fences.ask,
+            publish=self.publisher.want,
+            handlers=self.requests.handlers_of,
+            changed=lambda guard: self.fences.look(),
+        )
+
+    def start(self) -> None:
+        """Guards what was guarded before, then looks for the others."""
+        for device in self.services.store.devices():
+            self._restore(device)
+        self.peers.start()
+        self.fences.look()
+
+    def close(self) -> None:
+        """Thaws nothing: handlers lose their connection and ask the next daemon."""
+        self.control.close()
+        self.peers.close()
+        self.sources.close()
+        self.workers.close()
+        self.loop.close()
+
+    # --- which devices
+
+    def find(self, device: str) -> Optional[Guard]:
+        """By the resource's name, or as it was written in the parameter."""
+        found = self.guards.get(device)
+        if found is None and device.startswith("/"):
+            found = next((guard for guard in self.guards.values() if guard.params.device == device), None)
+        return found
+
+    def guard(self, found: Settings, record: Optional[Record], active: bool = True) -> Guard:
+        """Begin to guard a device, or take over new parameters. Raises AdapterError."""
+        config, params, driver, _ = found
+        device = config.device
+        self._identify(config.me)
+        self.sources.add(device, params.driver, params.exec_program, config.me)
+        guard = self.guards.get(device)
+        if guard is not None:
+            guard.reconfigure(config, params, driver)
+            guard.active = active
+            return guard
+        guard = Guard(self.services, self._outside, config, params, driver)
+        guard.active = active
+        guard.begin(record)
+        self.guards[device] = guard
+        guard.handle(self.peers.membership_now(config.me))
+        self.fences.look()
+        return guard
+
+    def _restore(self, device: str) -> None:
+        """From the disk, without asking anybody: a restarted daemon guards at once. In the loop's thread: nothing else
+        runs yet."""
+        store = self.services.store
+        saved, aside = store.load_config(device)
+        self.report_aside(device, aside)
+        if saved is None:
+            return
+        try:
+            found = settings(self.services.world, saved.params, saved.me)
+            record, aside = store.load_record(device)
+            self.report_aside(device, aside)
+            self.guard(found, record, saved.active)
+        except (Refused, AdapterError, ValueError) as error:
+            text = f"{device}: its saved configuration cannot be used: {error}"
+            self.services.journal.send("refused", text, device=device)
+
+    def report_aside(self, device: str, aside: Optional[KeptAside]) -> None:
+        if aside is not None:
+            self.services.journal.send(
+                "kept-aside",
+                f"{device}: {aside.path}: {aside.reason}; kept as {aside.kept_as or 'it is'}, nothing of it is believed",
+                device=device,
+                path=aside.path,
+                reason=aside.reason,
+            )
+
+    def load(self, found: Settings) -> Tuple[Optional[Record], Optional[KeptAside]]:
+        """For a device that is registered now: save its configuration, read its record. Blocks: worker thread."""
+        store, device = self.services.store, found.config.device
+        store.save_config(Saved(device, found.config.me, found.raw, True))
+        return store.load_record(device)
+
+    def _identify(self, me: str) -> None:
+        if self.me not in (None, me):
+            self.services.journal.send("internal", f"this node was {self.me} and is {me} now: restart heartgated")
+            raise AdapterError(f"this node was {self.me} and is {me} now")
+        if self.me is None:
+            self.me = me
+            self._cluster = self.services.world.cluster(me)
+
+    # --- events
+
+    def _joined(self, name: str) -> None:
+        try:
+            self._identify(name)
+        except AdapterError:
+            return
+
+    def _heard(self, heard: Heard) -> bool:
+        guard = self.guards.get(heard.message.device)
+        if guard is None or heard.message.sender not in guard.config.nodes:
+            return False
+        if guard.state.message_of(heard.message.sender) != heard.message:  # a mere repetition tells nothing
+            guard.handle(heard)
+        return True
+
+    def _membership(self, event: Membership) -> None:
+        me = self.me
+        if me is not None:
+            tell_all(self.guards.values(), self.peers.membership_now(me))
+        self.fences.look()
+
+    def _replica_changed(self, device: str, replica: Replica) -> None:
+        guard = self.guards.get(device)
+        if guard is not None and replica != guard.state.replica:
+            guard.handle(ReplicaChanged(replica))
+
+    # --- trouble
+
+    def _failed(self, where: str, error: BaseException) -> None:
+        count = self._reported[where] = self._reported.get(where, 0) + 1
+        if count <= 3 or count % 1000 == 0:
+            trace = error.__traceback__
+            place = ""
+            while trace is not None:
+                place, trace = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}", trace.tb_next
+            self.services.journal.send("internal", f"{where} failed: {why(error)} at {place} (occurrence {count})")
+
+    def _overflowed(self, lost: int) -> None:
+        self.services.journal.send("overflow", f"{lost} events were lost: all facts are unknown until told anew")
+        self.sources.unknown()
+
+

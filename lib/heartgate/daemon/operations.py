@@ -1,0 +1,252 @@
+"""What a guard does to its replica, in workers: one driver operation a device at a time, each with a deadline.
+
+The dangerous one is `release`: the driver ends the users before it lets I/O fail. If it cannot (users inside the
+kernel, no end in sight) this node resets itself, which is as safe and costs its other services.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Union
+
+from heartgate.adapters.base import Driver, Outcome
+from heartgate.core.model import UNKNOWN_REPLICA, BlockDone, Link, Replica, Role, Standing
+from heartgate.daemon.loop import Timer
+from heartgate.daemon.services import FlushResult, why
+from heartgate.daemon.workers import TimedOut
+
+if TYPE_CHECKING:
+    from heartgate.daemon.guard import Guard
+
+BLOCK_S = 10.0
+RELEASE_S = 30.0
+ENFORCE_S = 20.0
+SHORT_S = 10.0
+RETRIES = 3
+RETRY_PAUSE_S = 1.0
+ENFORCE_FIRST_S = 2.0
+ENFORCE_LONGEST_S = 16.0
+
+Answer = Union[Outcome, Exception]
+
+
+class Operations:
+    """Loop thread only; the work itself is done in the device's lane."""
+
+    def __init__(self, guard: Guard, driver: Driver) -> None:
+        self.driver = driver
+        self.flushed: Optional[Dict[str, object]] = None  # the last flush, as shown by status
+        self._guard = guard
+        self._services = guard.services
+        self._enforcing = False
+        self._enforce_again = False
+        self._enforce_pause = ENFORCE_FIRST_S
+        self._enforce_timer: Optional[Timer] = None
+        self._flush_epoch: Optional[int] = None
+        self._releasing = False
+
+    # --- orders of the policy
+
+    def block(self, token: int) -> None:
+        def done(answer: Answer) -> None:
+            ok = isinstance(answer, Outcome) and answer.ok
+            self._note("block", ok, answer)
+            self._guard.handle(BlockDone(token, ok))
+
+        self._do(lambda driver, replica: driver.block(replica, BLOCK_S), done, BLOCK_S)
+
+    def release(self) -> None:
+        if self._releasing:
+            return
+        if self._guard.params.on_blocked_promoted == "fence":
+            self._reset_self("on_blocked_promoted=fence")
+            return
+        self._releasing = True
+        self._release(RETRIES)
+
+    def unblock(self) -> None:
+        self._retry("unblock", lambda driver, replica: driver.unblock(replica, SHORT_S), self._may_serve)
+
+    def drop(self, peer: str) -> None:
+        incarnation = self._replica.peer(peer).incarnation
+
+        def wanted() -> bool:
+            link = self._replica.peer(peer)
+            return link.incarnation == incarnation and link.link is not Link.DOWN
+
+        self._retry("drop", lambda driver, _: driver.drop(peer, SHORT_S), wanted)
+
+    def rehandle(self) -> None:
+        def wanted() -> bool:
+            return self._may_serve() and self._replica.frozen is not False
+
+        self._retry("rehandle", lambda driver, replica: driver.rehandle(replica, SHORT_S), wanted)
+
+    def flush(self, epoch: int) -> None:
+        """Remembered until the handlers have returned and the replica is not frozen: flushing a frozen device would
+        hang."""
+        self._flush_epoch = epoch
+        self.flush_if_ready()
+
+    # --- facts
+
+    def facts_changed(self) -> None:
+        self.flush_if_ready()
+        if self._guard.state.record.standing is Standing.BLOCKED:
+            self._enforce_pause = ENFORCE_FIRST_S
+            self._enforce()
+
+    def flush_if_ready(self) -> None:
+        epoch = self._flush_epoch
+        if epoch is None or self._replica.frozen is not False or self._guard.outside.handlers(self._guard.device):
+            return
+        self._flush_epoch = None
+        self.flush_now(epoch, lambda results: None)
+
+    # --- release and its last resort
+
+    def _release(self, left: int) -> None:
+        def done(answer: Answer) -> None:
+            ok = isinstance(answer, Outcome) and answer.ok
+            self._note("release", ok, answer)
+            if ok or not self._must_be_released():
+                self._releasing = False
+            elif isinstance(answer, TimedOut) or why(answer).startswith(("kernel-users", "timeout")) or left <= 1:
+                self._releasing = False
+                self._reset_self(f"the blocked replica could not be released: {why(answer)}")
+            else:
+                self._services.loop.after(RETRY_PAUSE_S, lambda: self._release(left - 1))
+
+        if not self._must_be_released():
+            self._releasing = False
+            return
+        self._do(lambda driver, replica: driver.release(replica, RELEASE_S), done, RELEASE_S)
+
+    def _must_be_released(self) -> bool:
+        replica = self._replica
+        return self._is_blocked() and replica.role is not Role.SECONDARY and replica.frozen is not False
+
+    def _reset_self(self, reason: str) -> None:
+        guard = self._guard
+        persisted = guard.persisted is not None and guard.persisted.standing is Standing.BLOCKED
+        if not (persisted and self._must_be_released()):
+            return
+        self._services.journal.send(
+            "self-reset", f"{guard.device}: this node resets itself: {reason}", device=guard.device, reason=reason
+        )
+        self._services.world.self_reset()
+
+    # --- staying blocked
+
+    def _enforce(self) -> None:
+        if not self._is_blocked() or self._replica == UNKNOWN_REPLICA:
+            return
+        if self._enforcing:
+            self._enforce_again = True
+            return
+        self._enforcing = True
+        if self._enforce_timer is not None:
+            self._enforce_timer.cancel()
+        self._do(lambda driver, replica: driver.enforce_blocked(replica, ENFORCE_S), self._enforced, ENFORCE_S)
+
+    def _enforced(self, answer: Answer) -> None:
+        self._enforcing = False
+        ok = isinstance(answer, Outcome) and answer.ok
+        if not ok:
+            self._note("enforce", False, answer)
+        if not self._is_blocked():
+            return
+        if self._enforce_again:
+            self._enforce_again = False
+            self._enforce()
+            return
+        # Nothing changes and nothing is wrong: look less often, a hundred blocked devices must not keep the node busy.
+        self._enforce_timer = self._services.loop.after(self._enforce_pause, self._enforce)
+        self._enforce_pause = min(self._enforce_pause * 2, ENFORCE_LONGEST_S) if ok else ENFORCE_FIRST_S
+
+    # --- flushing
+
+    def flush_now(self, epoch: int, then: Callable[[List[Dict[str, object]]], None]) -> None:
+        """Flush every target, one after the other; the results are recorded, journalled and handed to `then`."""
+        specs, deadline_s, device = self._guard.params.flush, self._guard.params.flush_timeout_s, self._guard.device
+        world, store, started = self._services.world, self._services.store, int(time.time() * 1000)
+
+        def work() -> List[Dict[str, object]]:
+            results = [_flushed(world.flush_target(spec).flush(device, deadline_s)) for spec in specs]
+            store.save_note(device, "flush", {"at": started, "epoch": epoch, "results": results})
+            return results
+
+        def done(answer: Union[List[Dict[str, object]], Exception]) -> None:
+            results = answer if isinstance(answer, list) else [_flushed_badly(" ".join(specs), why(answer))]
+            self.flushed = {"at": started, "epoch": epoch, "results": results}
+            self._tell_flushed(epoch, results)
+            then(results)
+
+        self._services.workers.submit(f"flush:{device}", work, done, deadline_s * max(1, len(specs)))
+
+    def _tell_flushed(self, epoch: int, results: List[Dict[str, object]]) -> None:
+        device, failed = self._guard.device, [result for result in results if not result["ok"]]
+        for result in results:
+            self._services.journal.send(
+                "flush" if result["ok"] else "flush-failed",
+                f"{device}: flush of {result['target']}: {result['how']} ({result['elapsed_ms']} ms)",
+                device=device,
+                epoch=epoch,
+                target=result["target"],
+            )
+        if results:
+            self._guard.outside.publish(f"{device}-flush", "failed" if failed else None)
+
+    # --- helpers
+
+    @property
+    def _replica(self) -> Replica:
+        return self._guard.state.replica
+
+    def _is_blocked(self) -> bool:
+        return self._guard.state.record.standing is Standing.BLOCKED
+
+    def _may_serve(self) -> bool:
+        return self._guard.state.record.standing in (Standing.SYNCED, Standing.SOLO)
+
+    def _do(
+        self, work: Callable[[Driver, Replica], Outcome], done: Callable[[Answer], None], deadline_s: float
+    ) -> None:
+        driver, guard = self.driver, self._guard
+        # The facts are read when the operation starts, not when it was ordered: others may run before it.
+        self._services.workers.submit(
+            f"driver:{guard.device}", lambda: work(driver, guard.state.replica), done, deadline_s
+        )
+
+    def _retry(
+        self, name: str, work: Callable[[Driver, Replica], Outcome], wanted: Callable[[], bool], left: int = RETRIES
+    ) -> None:
+        def done(answer: Answer) -> None:
+            ok = isinstance(answer, Outcome) and answer.ok
+            self._note(name, ok, answer)
+            if not ok and left > 1:
+                self._services.loop.after(
+                    RETRY_PAUSE_S, lambda: self._retry(name, work, wanted, left - 1) if wanted() else None
+                )
+
+        self._do(work, done, SHORT_S)
+
+    def _note(self, name: str, ok: bool, answer: Answer) -> None:
+        device = self._guard.device
+        self._services.journal.send(
+            "operation" if ok else "operation-failed",
+            f"{device}: {name}: {why(answer)}",
+            device=device,
+            epoch=self._guard.state.record.epoch,
+            operation=name,
+        )
+
+
+def _flushed(result: FlushResult) -> Dict[str, object]:
+    return {"target": result.target, "ok": result.ok, "how": result.how, "elapsed_ms": int(result.elapsed_ms)}
+
+
+def _flushed_badly(target: str, how: str) -> Dict[str, object]:
+    return {"target": target, "ok": False, "how": how, "elapsed_ms": 0}
+
+

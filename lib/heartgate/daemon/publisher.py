@@ -1,0 +1,75 @@
+"""Node attributes: the newest value of each wins, and it is tried until Pacemaker has it."""
+
+from __future__ import annotations
+
+from typing import Callable, Dict, Optional, Union
+
+from heartgate.adapters.base import Cluster, Outcome
+from heartgate.daemon.services import Services, why
+
+DEADLINE_S = 10.0
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 20.0
+
+
+class Publisher:
+    """Loop thread only."""
+
+    def __init__(self, services: Services, cluster: Callable[[], Optional[Cluster]]) -> None:
+        self._services = services
+        self._cluster = cluster
+        self._wanted: Dict[str, Optional[str]] = {}
+        self._busy: Dict[str, Optional[str]] = {}
+        self._pause: Dict[str, float] = {}
+        self._then: Dict[str, Callable[[], None]] = {}
+        self.told: Dict[str, Optional[str]] = {}  # what Pacemaker has
+
+    def want(self, name: str, value: Optional[str], then: Optional[Callable[[], None]] = None) -> None:
+        """Publish (None: withdraw), even if it was published before: Pacemaker forgets when it restarts.
+        then: called once when it has been done."""
+        self._wanted[name] = value
+        if then is not None:
+            self._then[name] = then
+        if name not in self._busy:
+            self._start(name)
+
+    def _start(self, name: str) -> None:
+        cluster = self._cluster()
+        if name not in self._wanted or name in self._busy:
+            return
+        if cluster is None:
+            self._again(name)
+            return
+        value = self._wanted.pop(name)
+        self._busy[name] = value
+
+        def work() -> Outcome:
+            if value is None:
+                return cluster.withdraw(name, DEADLINE_S)
+            return cluster.publish(name, value, DEADLINE_S)
+
+        self._services.workers.submit(f"publish:{name}", work, lambda result: self._done(name, result), DEADLINE_S)
+
+    def _done(self, name: str, result: Union[Outcome, Exception]) -> None:
+        value = self._busy.pop(name)
+        if isinstance(result, Outcome) and result.ok:
+            if name in self._pause and value is not None:
+                self._services.journal.send("publish", f"{name}: Pacemaker knows {value} now", device=name, value=value)
+            self._pause.pop(name, None)
+            self.told[name] = value
+            if name in self._wanted:
+                self._start(name)
+            elif name in self._then:
+                self._then.pop(name)()
+            return
+        if name not in self._pause:
+            self._services.journal.send(
+                "publish-failed", f"{name}: cannot tell Pacemaker {value}: {why(result)}", device=name, value=value
+            )
+        self._wanted.setdefault(name, value)
+        self._again(name)
+
+    def _again(self, name: str) -> None:
+        pause = self._pause.get(name, FIRST_PAUSE_S)
+        self._pause[name] = min(pause * 2, LONGEST_PAUSE_S)
+        self._services.loop.after(pause, lambda: self._start(name))

@@ -1,0 +1,236 @@
+"""What a request on the control socket means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple, Union
+
+from heartgate import __version__
+from heartgate.adapters.base import AdapterError
+from heartgate.core.codec import is_name
+from heartgate.core.model import UNKNOWN_REPLICA, HandlerCalled, HandlerGone, Record
+from heartgate.daemon import status
+from heartgate.daemon.control import Client
+from heartgate.daemon.guard import Guard
+from heartgate.daemon.registration import Refused, Settings, checked, tell
+from heartgate.daemon.services import why
+from heartgate.daemon.store import KeptAside, Saved
+
+if TYPE_CHECKING:
+    from heartgate.daemon.heartgated import Daemon
+
+REGISTER_S = 60.0
+FACTS_S = 15.0
+FACTS_POLL_S = 0.05
+STAY_FROZEN = 1
+GUARDED, FAILED, NOT_GUARDED = 0, 1, 7  # as the agent's monitor returns them
+
+
+class Waiting:
+    """A fence-peer handler whose exit code is not decided. answered: it has it, and has not closed yet."""
+
+    def __init__(self, client: Client, device: str) -> None:
+        self.client = client
+        self.device = device
+        self.answered = False
+
+
+class Requests:
+    """Loop thread only."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self.waiting: Dict[str, Waiting] = {}
+        self._ops: Mapping[str, Callable[[Client, Mapping[str, Any]], None]] = {
+            "ping": self._ping,
+            "monitor": self._monitor,
+            "register": self._register,
+            "unregister": self._unregister,
+            "check": self._check,
+            "status": self._status,
+            "fence-peer": self._fence_peer,
+            "unfence-peer": self._unfence_peer,
+            "flush": self._flush,
+        }
+
+    def dispatch(self, client: Client, request: Mapping[str, Any]) -> None:
+        op = self._ops.get(request["op"])
+        if op is None:
+            client.reply({"ok": False, "error": f"unknown request {request['op']!r:.40}"})
+        else:
+            op(client, request)
+
+    # --- the agent
+
+    def _ping(self, client: Client, request: Mapping[str, Any]) -> None:
+        client.reply({"ok": True, "version": __version__})
+
+    def _monitor(self, client: Client, request: Mapping[str, Any]) -> None:
+        guard = self._daemon.find(str(request.get("device", "")))
+        if guard is None or not guard.active:
+            client.reply({"rc": NOT_GUARDED, "message": "not guarded"})
+        elif guard.persist_failure:
+            client.reply({"rc": FAILED, "message": f"the record cannot be written: {guard.persist_failure}"})
+        elif guard.broken:
+            client.reply({"rc": FAILED, "message": f"stopped by an invariant: {'; '.join(guard.broken)}"})
+        else:
+            record = guard.state.record
+            client.reply({"rc": GUARDED, "message": f"{record.standing.value}, epoch {record.epoch}"})
+
+    def _params(self, client: Client, request: Mapping[str, Any]) -> Optional[Mapping[str, str]]:
+        params = request.get("params")
+        if isinstance(params, dict) and all(isinstance(value, str) for value in params.values()):
+            return params
+        client.reply({"ok": False, "error": "params is not an object of texts"})
+        return None
+
+    def _check(self, client: Client, request: Mapping[str, Any]) -> None:
+        params, world, me = self._params(client, request), self._daemon.services.world, self._daemon.me
+        if params is None:
+            return
+        given = params
+
+        def done(result: Union[Settings, Exception]) -> None:
+            client.reply({"ok": True} if isinstance(result, Settings) else _refusal(result))
+
+        self._daemon.workers.submit("check", lambda: checked(world, given, me), done, REGISTER_S)
+
+    def _register(self, client: Client, request: Mapping[str, Any]) -> None:
+        params, daemon = self._params(client, request), self._daemon
+        if params is None:
+            return
+        given, me, world = params, daemon.me, daemon.services.world
+
+        def work() -> Tuple[Settings, Optional[Record], Optional[KeptAside]]:
+            found = checked(world, given, me)
+            return (found, *daemon.load(found))
+
+        def done(result: Union[Tuple[Settings, Optional[Record], Optional[KeptAside]], Exception]) -> None:
+            if isinstance(result, Exception):
+                client.reply(_refusal(result))
+                return
+            found, record, aside = result
+            daemon.report_aside(found.config.device, aside)
+            try:
+                guard = daemon.guard(found, record)
+            except AdapterError as error:
+                client.reply(_refusal(error))
+                return
+            guard.publish()
+            daemon.services.journal.send("registered", f"{guard.device}: guarded", device=guard.device)
+            self._when_facts_are_known(client, guard, FACTS_S)
+
+        daemon.workers.submit("register", work, done, REGISTER_S)
+
+    def _when_facts_are_known(self, client: Client, guard: Guard, left_s: float) -> None:
+        known = guard.state.replica != UNKNOWN_REPLICA and guard.persisted is not None
+        if known or left_s <= 0 or not client.open:
+            record = guard.state.record
+            answer: Dict[str, object] = {"ok": known, "standing": record.standing.value, "epoch": record.epoch}
+            if not known:
+                answer["error"] = guard.persist_failure or f"the replication tells nothing about {guard.device}"
+            client.reply(answer)
+            return
+        self._daemon.loop.after(
+            FACTS_POLL_S, lambda: self._when_facts_are_known(client, guard, left_s - FACTS_POLL_S)
+        )
+
+    def _unregister(self, client: Client, request: Mapping[str, Any]) -> None:
+        """The device stays guarded as long as the replica exists: it still answers peers and handlers. Pacemaker's
+        attribute goes."""
+        daemon = self._daemon
+        guard = daemon.find(str(request.get("device", "")))
+        if guard is None:
+            client.reply({"ok": True, "note": "was not guarded"})
+            return
+        guard.active = False
+        device, store = guard.device, daemon.services.store
+
+        def remember() -> None:
+            saved, _ = store.load_config(device)
+            if saved is not None:
+                store.save_config(Saved(device, saved.me, saved.params, False))
+
+        daemon.workers.submit("register", remember, lambda result: None, REGISTER_S)
+        daemon.publisher.want(device, None, lambda: client.reply({"ok": True}))
+
+    # --- handlers
+
+    def _fence_peer(self, client: Client, request: Mapping[str, Any]) -> None:
+        device, peer, handler = (str(request.get(name, "")) for name in ("device", "peer", "handler"))
+        guard = self._daemon.find(device)
+        reason = ""
+        if not (is_name(device) and is_name(peer) and is_name(handler)):
+            reason = "device, peer or handler is not a name"
+        elif guard is None:
+            reason = f"{device} is not guarded here: the resource replica-guard has not been started"
+        elif peer not in guard.config.nodes or peer == guard.config.me:
+            reason = f"{peer} is not a peer of {device}"
+        if reason or guard is None:
+            self._daemon.services.journal.send("handler-refused", f"fence-peer {device} {peer}: {reason}", device=device)
+            client.reply({"exit": STAY_FROZEN, "reason": reason})
+            return
+        before = self.waiting.get(handler)
+        if before is not None:
+            before.client.gone = None  # the same process again, on a new connection
+            before.client.close()
+        self.waiting[handler] = Waiting(client, guard.device)
+        client.gone = lambda: self._handler_gone(handler)
+        self._daemon.services.journal.send("handler", f"{device}: fence-peer handler asks about {peer}", device=device)
+        guard.handle(HandlerCalled(handler, peer))
+
+    def answer_handler(self, handler: str, code: int, reason: str) -> None:
+        waiting = self.waiting.get(handler)
+        if waiting is None:
+            return
+        waiting.answered = True
+        self._daemon.services.journal.send(
+            "handler-answer", f"{waiting.device}: handler exits {code}: {reason}", device=waiting.device, code=code
+        )
+        waiting.client.reply({"exit": code, "reason": reason})
+
+    def _handler_gone(self, handler: str) -> None:
+        waiting = self.waiting.pop(handler, None)
+        guard = self._daemon.guards.get(waiting.device) if waiting is not None else None
+        if waiting is None or guard is None:
+            return
+        if not waiting.answered:
+            guard.handle(HandlerGone(handler))
+        guard.operations.flush_if_ready()
+
+    def handlers_of(self, device: str) -> int:
+        """Handlers that were told to exit and have not."""
+        return sum(1 for waiting in self.waiting.values() if waiting.device == device and waiting.answered)
+
+    def _unfence_peer(self, client: Client, request: Mapping[str, Any]) -> None:
+        self._daemon.services.journal.send(
+            "handler", f"{request.get('device')!s:.64}: in sync again with {request.get('peer')!s:.64}"
+        )
+        client.reply({"exit": 0, "reason": "noted"})
+
+    # --- people
+
+    def _flush(self, client: Client, request: Mapping[str, Any]) -> None:
+        guard = self._daemon.find(str(request.get("device", "")))
+        if guard is None:
+            client.reply({"ok": False, "error": "this device is not guarded here"})
+            return
+
+        def done(results: List[Dict[str, object]]) -> None:
+            client.reply({"ok": all(result["ok"] for result in results), "results": results})
+
+        if guard.state.replica.frozen is not False:
+            client.reply({"ok": False, "error": "the replica is frozen: flushing it now would hang"})
+            return
+        guard.operations.flush_now(guard.state.record.epoch, done)
+
+    def _status(self, client: Client, request: Mapping[str, Any]) -> None:
+        wanted = request.get("device")
+        guards = [guard for guard in self._daemon.guards.values() if wanted in (None, guard.device, guard.params.device)]
+        client.reply(status.of_daemon(self._daemon, guards))
+
+
+def _refusal(result: Exception) -> Dict[str, object]:
+    if isinstance(result, Refused):
+        return {"ok": False, "problems": tell(result.problems)}
+    return {"ok": False, "error": why(result)}

@@ -1,0 +1,249 @@
+"""What outlives the daemon: one record per device, its configuration, the history of its verdicts.
+
+A record is written to a temporary file, fsynced, renamed over the old one, and the directory fsynced: interrupted
+anywhere, the old record or the new one is there, never a mixture. A file that cannot be understood is kept aside and
+reported; the device starts without a record then, which the policy takes as unproven.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+
+from heartgate.core import codec
+from heartgate.core.codec import CodecError
+from heartgate.core.model import Record
+
+CONFIG_VERSION = 1
+HISTORY_LIMIT = 512 * 1024  # bytes; when it is reached the older half is dropped
+MAX_KEPT_ASIDE = 100
+
+
+class StoreError(Exception):
+    """The state directory cannot be used; says what was tried and what came back."""
+
+
+class AlreadyRunning(StoreError):
+    """Another daemon holds the lock."""
+
+
+class KeptAside(NamedTuple):
+    """A file that could not be understood."""
+
+    path: str
+    kept_as: str
+    reason: str
+
+
+class Saved(NamedTuple):
+    """A device's configuration as it was registered. me: this node's name. active: the resource runs (not only
+    remembered)."""
+
+    device: str
+    me: str
+    params: Mapping[str, str]
+    active: bool
+
+
+class RuntimeLock:
+    """Held for the life of the daemon; the kernel gives it back however the process ends."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "lock"
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._fd)
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise AlreadyRunning(f"another heartgated is running (pid {owner}); lock {self._path}") from None
+            raise StoreError(f"cannot lock {self._path}: {error.strerror}") from None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def prepare_directory(path: Path) -> None:
+    """A directory of root's own. Raises StoreError."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except OSError as error:
+        raise StoreError(f"cannot use directory {path}: {error.strerror}") from None
+
+
+class Store:
+    """The state directory. Methods may be called from any thread; each device is written by one thread at a time."""
+
+    def __init__(self, directory: Path, create: bool = True) -> None:
+        self.directory = directory
+        if create:
+            prepare_directory(directory)
+
+    # --- records
+
+    def load_record(self, device: str) -> Tuple[Optional[Record], Optional[KeptAside]]:
+        """The record, or None and, if there was one that could not be understood, where it was put."""
+        return self._load(f"{device}.state", codec.decode_record)
+
+    def read_record(self, device: str) -> Optional[Record]:
+        """The record, for looking only: leaves everything where it is. Raises CodecError."""
+        data = self._read(f"{device}.state")
+        return None if data is None else codec.decode_record(data)
+
+    def save_record(self, device: str, record: Record) -> None:
+        """Returns when the record is on the disk. Raises OSError."""
+        self._write(f"{device}.state", codec.encode_record(record))
+
+    # --- configurations
+
+    def load_config(self, device: str) -> Tuple[Optional[Saved], Optional[KeptAside]]:
+        return self._load(f"{device}.config", lambda data: _saved(device, data))
+
+    def save_config(self, saved: Saved) -> None:
+        body = {"me": saved.me, "params": dict(saved.params), "active": saved.active}
+        self._write(f"{saved.device}.config", codec.seal("heartgate-config", CONFIG_VERSION, body))
+
+    def forget_config(self, device: str) -> None:
+        try:
+            self._path(f"{device}.config").unlink()
+        except FileNotFoundError:
+            return
+        self._sync_directory()
+
+    def devices(self) -> List[str]:
+        """Devices with a remembered configuration."""
+        return self._with_suffix(".config")
+
+    def recorded_devices(self) -> List[str]:
+        """Devices with a record."""
+        return self._with_suffix(".state")
+
+    # --- things worth keeping, whose loss changes nothing
+
+    def save_note(self, device: str, suffix: str, body: object) -> None:
+        """A small sealed file (`flush`, `fencing`); raises OSError."""
+        self._write(f"{device}.{suffix}", codec.seal(f"heartgate-{suffix}", 1, body))
+
+    def load_note(self, device: str, suffix: str) -> Optional[Any]:
+        try:
+            data = self._read(f"{device}.{suffix}")
+            return None if data is None else codec.unseal(f"heartgate-{suffix}", 1, data)
+        except (OSError, CodecError):
+            return None
+
+    def append_history(self, device: str, entry: object) -> None:
+        """One line of the history of verdicts; the older half goes when it has grown too long. Raises OSError."""
+        path = self._path(f"{device}.verdicts")
+        line = codec.to_json(entry) + b"\n"
+        with open(path, "ab", opener=_private) as out:
+            size = out.tell()
+            out.write(line)
+        if size + len(line) > HISTORY_LIMIT:
+            self._shorten(path)
+
+    def history(self, device: str, last: int = 100) -> List[Any]:
+        """The last entries, oldest first; lines that cannot be read (a cut-off last one) are left out."""
+        data = self._read(f"{device}.verdicts", 4 * HISTORY_LIMIT) or b""
+        entries: List[Any] = []
+        for line in data.splitlines()[-last:]:
+            try:
+                entries.append(codec.parse_json(line, HISTORY_LIMIT))
+            except CodecError:
+                continue
+        return entries
+
+    # --- files
+
+    def _path(self, name: str) -> Path:
+        return self.directory / name
+
+    def _with_suffix(self, suffix: str) -> List[str]:
+        try:
+            names = sorted(entry.name for entry in self.directory.iterdir())
+        except FileNotFoundError:
+            return []
+        devices = [name[: -len(suffix)] for name in names if name.endswith(suffix)]
+        return [device for device in devices if codec.is_name(device)]
+
+    def _read(self, name: str, limit: int = codec.MAX_FILE) -> Optional[bytes]:
+        try:
+            with open(self._path(name), "rb") as source:
+                return source.read(limit + 1)
+        except FileNotFoundError:
+            return None
+
+    def _load(self, name: str, decode: Callable[[bytes], Any]) -> Tuple[Optional[Any], Optional[KeptAside]]:
+        try:
+            data = self._read(name)
+            return (None, None) if data is None else (decode(data), None)
+        except (OSError, CodecError) as error:
+            return None, self._keep_aside(name, str(error))
+
+    def _keep_aside(self, name: str, reason: str) -> KeptAside:
+        """Out of the way, never destroyed: a person may want to look at it."""
+        path = self._path(name)
+        for number in range(1, MAX_KEPT_ASIDE + 1):
+            target = self._path(f"{name}.bad-{number}")
+            if not target.exists():
+                try:
+                    path.rename(target)
+                    self._sync_directory()
+                except OSError as error:
+                    return KeptAside(str(path), "", f"{reason}; and it could not be renamed: {error.strerror}")
+                return KeptAside(str(path), str(target), reason)
+        return KeptAside(str(path), "", f"{reason}; left there, since {MAX_KEPT_ASIDE} such files are kept already")
+
+    def _write(self, name: str, data: bytes) -> None:
+        temporary = self._path(f".{name}.new")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            _write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, self._path(name))  # noqa: PTH104 - atomic, and the pair of os calls that tests interrupt
+        self._sync_directory()
+
+    def _sync_directory(self) -> None:
+        fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _shorten(self, path: Path) -> None:
+        data = path.read_bytes()
+        keep = data[data.index(b"\n", len(data) // 2) + 1 :]
+        temporary = path.with_name(f".{path.name}.new")
+        with open(temporary, "wb", opener=_private) as out:
+            out.write(keep)
+        temporary.rename(path)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _saved(device: str, data: bytes) -> Saved:
+    body = codec.unseal("heartgate-config", CONFIG_VERSION, data)
+    if not isinstance(body, dict) or set(body) != {"me", "params", "active"}:
+        raise CodecError("no configuration in it")
+    me, params, active = body["me"], body["params"], body["active"]
+    if not codec.is_name(me) or not isinstance(params, dict) or not isinstance(active, bool):
+        raise CodecError("not a configuration")
+    if not all(isinstance(value, str) for value in params.values()):
+        raise CodecError("a parameter is not a text")
+    return Saved(device, me, params, active)
