@@ -1,37 +1,262 @@
-"""STUB, real code follows."""
+"""DRBD: facts of all resources from one `drbdsetup events2`, and the driver that fits the kernel module.
+
+Commands (`drbdadm dump-xml`, `get-gi`) run in a thread of the source, whose answers come out of read() as further changes.
+"""
 
 from __future__ import annotations
 
-from typing import Mapping
+import contextlib
+import queue
+import threading
+import time
+from pathlib import Path
+from typing import Dict, Mapping, NamedTuple, Optional, Set, Tuple
 
-from heartgate.adapters.base import Driver
-from heartgate.core.model import Replica
+from heartgate.adapters import drbd_config, drbd_events
+from heartgate.adapters.base import AdapterError, Driver, Notify
+from heartgate.adapters.drbd_driver import DrbdDriver9, DrbdDriver84, kernel_is_9
+from heartgate.adapters.process import LineProcess, run
+from heartgate.adapters.readiness import Backoff, Readiness
+from heartgate.core.model import UNKNOWN_REPLICA, Link, Replica
+
+COMMAND_S = 10.0
+SETTLE_S = 1.0  # the kernel writes a new generation a little after it tells the change that caused it
+CONFIG_AGE_S = 2.0
+
+
+class Generation(NamedTuple):
+    current: str = ""
+    ancestors: Tuple[str, ...] = ()
+
+
+NO_GENERATION = Generation()
 
 
 class DrbdSource:
-    """Source for all DRBD resources (one `drbdsetup events2`). Create and read() it in the loop thread."""
+    """Source for all DRBD resources. Create and use it in the loop's thread; that thread must live as long as the daemon.
+
+    me: this node's name, as in the configuration's `on` sections.
+    """
 
     def __init__(self, me: str) -> None:
-        """me: this node's name, as in the configuration's `on` sections."""
-        raise NotImplementedError
+        self._me = me
+        self._wanted: Set[str] = set()
+        self._told: Dict[str, Replica] = {}
+        self._before: Dict[str, Replica] = {}  # as the kernel told it last, without generations
+        self._generations: Dict[str, Generation] = {}
+        self._incarnations = drbd_events.Incarnations()
+        self._table = drbd_events.Table()
+        self._process: Optional[LineProcess] = None
+        self._backoff = Backoff()
+        self._start_at = 0.0
+        self._readiness = Readiness()
+        self._background = _Background(self._readiness.wake)
+        self._background.ask_config()
+        self._readiness.wake()
 
     def add(self, resource: str) -> None:
         """A device that the daemon guards: told about even if DRBD has never heard of it (Disk.ABSENT)."""
-        raise NotImplementedError
+        self._wanted.add(resource)
+        self._told.pop(resource, None)
+        self._readiness.wake()
 
     def discard(self, resource: str) -> None:
-        raise NotImplementedError
+        self._wanted.discard(resource)
 
     def fileno(self) -> int:
-        raise NotImplementedError
+        return self._readiness.fileno()
 
     def read(self) -> Mapping[str, Replica]:
-        raise NotImplementedError
+        """Changed resources since the last call: all that DRBD has, and those that were added."""
+        self._readiness.consume()
+        self._read_events()
+        self._generations.update(self._background.take())
+        current = self._current()
+        changed = {name: replica for name, replica in current.items() if self._told.get(name) != replica}
+        self._told = current
+        return changed
 
     def close(self) -> None:
-        raise NotImplementedError
+        self._stop()
+        self._background.close()
+        self._readiness.close()
+
+    # --- events2
+
+    def _read_events(self) -> None:
+        if self._process is None and not self._start():
+            return
+        assert self._process is not None
+        try:
+            for line in self._process.read_lines():
+                self._table.apply(drbd_events.parse_line(line))
+        except drbd_events.Unreadable:
+            self._process.ended = True
+        if self._process.ended:
+            self._stop()
+
+    def _start(self) -> bool:
+        wait = self._start_at - time.monotonic()
+        if wait > 0:
+            self._readiness.alarm(wait)
+            return False
+        self._backoff.started()
+        try:
+            self._process = LineProcess(["drbdsetup", "events2", "all"])
+        except AdapterError:
+            self._later()
+            return False
+        self._readiness.watch(self._process.fileno())
+        return True
+
+    def _stop(self) -> None:
+        """What is known is void until the next dump has ended."""
+        if self._process is not None:
+            self._readiness.unwatch(self._process.fileno())
+            self._process.close()
+            self._process = None
+        self._table = drbd_events.Table()
+        self._before.clear()
+        self._incarnations.interrupted()
+        self._later()
+
+    def _later(self) -> None:
+        pause = self._backoff.failed()
+        self._start_at = time.monotonic() + pause
+        self._readiness.alarm(pause)
+
+    # --- facts
+
+    def _current(self) -> Dict[str, Replica]:
+        names = self._wanted | set(self._table.resources) | set(self._told)
+        if not self._table.complete:
+            return {name: UNKNOWN_REPLICA for name in names}
+        return {name: self._facts(name) for name in names}
+
+    def _facts(self, name: str) -> Replica:
+        config = self._background.config(name)
+        others = config.others(self._me) if config else ()
+        resource = self._table.resources.get(name)
+        if resource and resource.connections and not others:
+            self._background.ask_config()
+        replica = drbd_events.snapshot(resource, name, others, {}, self._incarnations)
+        self._follow_generation(name, replica)
+        generation = self._generations.get(name, NO_GENERATION)
+        return replica._replace(generation=generation.current, ancestors=generation.ancestors)
+
+    def _follow_generation(self, name: str, replica: Replica) -> None:
+        """Have the generation read where it may have changed. It is told as unknown meanwhile, except after a mere loss of a connection:
+        that changes no data."""
+        before = self._before.get(name)
+        self._before[name] = replica
+        if before == replica:
+            return
+        if before is None or _may_be_new(before, replica):
+            self._generations.pop(name, None)
+            self._background.ask_generation(name)
+        elif _lost_a_connection(before, replica):
+            self._background.ask_generation(name)
+
+
+def _may_be_new(before: Replica, now: Replica) -> bool:
+    thawed = before.frozen is not False and now.frozen is False
+    disks = [(before.peer(node).disk, link.disk) for node, link in now.peers]
+    return before.disk is not now.disk or before.role is not now.role or thawed or any(old is not new for old, new in disks)
+
+
+def _lost_a_connection(before: Replica, now: Replica) -> bool:
+    return any(before.peer(node).link is Link.UP and link.link is not Link.UP for node, link in now.peers)
+
+
+class _Background:
+    """Runs the commands that take too long for the loop, one at a time."""
+
+    def __init__(self, notify: Notify) -> None:
+        self._notify = notify
+        self._jobs: "queue.Queue[Tuple[float, str]]" = queue.Queue()
+        self._lock = threading.Lock()
+        self._waiting: Set[str] = set()
+        self._done: Dict[str, Generation] = {}
+        self._configs: Mapping[str, drbd_config.ResourceConfig] = {}
+        self._config_read = -CONFIG_AGE_S
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="drbd-facts", daemon=True)
+        self._thread.start()
+
+    def config(self, resource: str) -> Optional[drbd_config.ResourceConfig]:
+        return self._configs.get(resource)
+
+    def ask_config(self) -> None:
+        self._ask("", 0.0)
+
+    def ask_generation(self, resource: str) -> None:
+        self._ask(resource, 0.0)
+        self._ask(resource, SETTLE_S)
+
+    def take(self) -> Dict[str, Generation]:
+        with self._lock:
+            done, self._done = self._done, {}
+        return done
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._jobs.put((0.0, ""))
+
+    def _ask(self, what: str, delay_s: float) -> None:
+        key = f"{what}@{delay_s}"
+        with self._lock:
+            if key in self._waiting:
+                return
+            self._waiting.add(key)
+        self._jobs.put((time.monotonic() + delay_s, key))
+
+    def _work(self) -> None:
+        pending: Dict[str, float] = {}
+        while not self._stopping.is_set():
+            wait = max(0.0, min(pending.values()) - time.monotonic()) if pending else None
+            with contextlib.suppress(queue.Empty):
+                due, key = self._jobs.get(timeout=wait)
+                pending[key] = due
+            ready = [key for key, due in pending.items() if due <= time.monotonic()]
+            for key in ready:
+                del pending[key]
+                self._one(key)
+
+    def _one(self, key: str) -> None:
+        with self._lock:
+            self._waiting.discard(key)  # before the command starts: a later question needs a later answer
+        what = key.rpartition("@")[0]
+        if self._stopping.is_set():
+            return
+        if what:
+            self._read_generation(what)
+        else:
+            self._read_config()
+        self._notify()
+
+    def _read_config(self) -> None:
+        if time.monotonic() - self._config_read < CONFIG_AGE_S:
+            return
+        self._config_read = time.monotonic()
+        done = run(["drbdadm", "dump-xml"], timeout_s=COMMAND_S)
+        if done.ok:
+            with contextlib.suppress(AdapterError):
+                self._configs = drbd_config.parse_dump(done.stdout)
+
+    def _read_generation(self, resource: str) -> None:
+        done = run(["drbdadm", "get-gi", resource], timeout_s=COMMAND_S)
+        generation = NO_GENERATION
+        if done.ok:
+            with contextlib.suppress(drbd_events.Unreadable):
+                generation = Generation(*drbd_events.combined(drbd_events.parse_gi(done.stdout)))
+        with self._lock:
+            self._done[resource] = generation
 
 
 def make_driver(resource: str, me: str) -> Driver:
-    """Driver for the DRBD kernel module that is loaded (8.4 or 9). Runs `drbdadm --version`: worker thread."""
-    raise NotImplementedError
+    """Driver for the DRBD kernel module that is loaded (8.4 or 9). May run `drbdadm --version`: worker thread."""
+    proc_drbd = ""
+    with contextlib.suppress(OSError):
+        proc_drbd = Path("/proc/drbd").read_text(encoding="ascii", errors="replace")
+    told = "" if proc_drbd else run(["drbdadm", "--version"], timeout_s=COMMAND_S).stdout
+    return DrbdDriver9(resource, me) if kernel_is_9(proc_drbd, told) else DrbdDriver84(resource, me)

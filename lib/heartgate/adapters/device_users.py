@@ -1,0 +1,361 @@
+"""Who uses a block device, and SIGKILL to those who can be killed. A program of its own, standard library alone:
+
+    python3 -IS device_users.py [--kill] [--no-maps] MAJOR:MINOR DEVICE_PATH [MAJOR:MINOR DEVICE_PATH ...]
+
+prints one JSON object: {"killed": [PID...], "left": [[PID, why]...], "kernel": [TEXT...], "protected": [TEXT...]}
+    killed     got SIGKILL now, or have it pending: they cannot return to user space, so they see no result of any write
+    left       use the device and have no SIGKILL pending (without --kill: all users)
+    kernel     users inside the kernel, which no signal ends
+    protected  users that must not be killed (init, this program and those who started it)
+
+Nothing here may run into the frozen device: no stat() on its file systems, no statfs, no open. /proc tells the mount of a descriptor (fdinfo's
+mnt_id) and the path of the rest (readlink does not touch the file). /proc/PID/maps may wait for a lock of that process, which is why this
+is a program of its own that can be killed, and why there is --no-maps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import stat
+import sys
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+
+SIGKILL_BIT = 1 << (signal.SIGKILL - 1)
+
+
+class Mount(NamedTuple):
+    mount_id: int
+    dev: str  # "major:minor" of the file system; not the device's own for btrfs
+    point: str
+    kind: str
+    source: str
+    options: str
+
+
+class Target(NamedTuple):
+    """The devices in question. mounts: ids of their mounts in every mount namespace; points: (namespace, mount point)."""
+
+    devices: Set[str]
+    paths: Set[str]
+
+
+class Report(NamedTuple):
+    killed: List[int]
+    left: List[Tuple[int, str]]
+    kernel: List[str]
+    protected: List[str]
+
+
+class World:
+    """Where /proc, /sys and /dev are (other places in tests)."""
+
+    def __init__(self, root: str = "") -> None:
+        self.proc, self.sys, self.root = root + "/proc", root + "/sys", root
+
+    def read(self, path: str) -> str:
+        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="surrogateescape") as stream:
+            return stream.read()
+        return ""
+
+    def listing(self, path: str) -> List[str]:
+        with contextlib.suppress(OSError):
+            return sorted(os.listdir(path))
+        return []
+
+    def link(self, path: str) -> str:
+        with contextlib.suppress(OSError):
+            return os.readlink(path)
+        return ""
+
+    def block_number(self, path: str) -> str:
+        """ "major:minor" of a device node under /dev, "" for anything else (nothing else is touched)."""
+        if path.startswith("/dev/"):
+            with contextlib.suppress(OSError, ValueError):
+                status = os.stat(self.root + path)
+                if stat.S_ISBLK(status.st_mode):
+                    return f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+        return ""
+
+
+def unescape(field: str) -> str:
+    for octal, plain in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        field = field.replace(octal, plain)
+    return field
+
+
+def parse_mountinfo(text: str) -> List[Mount]:
+    """Lines that are not understood are left out."""
+    mounts = []
+    for line in text.splitlines():
+        left, dash, right = line.partition(" - ")
+        fields, rest = left.split(" "), right.split(" ")
+        if dash and len(fields) >= 6 and len(rest) >= 2 and fields[0].isdigit():
+            options = rest[2] if len(rest) > 2 else ""
+            mounts.append(Mount(int(fields[0]), fields[2], unescape(fields[4]), rest[0], unescape(rest[1]), unescape(options)))
+    return mounts
+
+
+def beneath(path: str, point: str) -> bool:
+    return path == point or path.startswith(point.rstrip("/") + "/")
+
+
+def owner(path: str, mounts: List[Mount]) -> Optional[Mount]:
+    """The mount that a path lies on, by its spelling alone; of equal mount points the last one is on top."""
+    best: Optional[Mount] = None
+    for mount in mounts:
+        if beneath(path, mount.point) and (best is None or len(mount.point) >= len(best.point)):
+            best = mount
+    return best
+
+
+def our_mounts(world: World, target: Target, mounts: List[Mount]) -> List[Mount]:
+    """Mounts of the devices, and what is stacked on them (overlay, file systems whose source is a path on them)."""
+    ours: List[Mount] = []
+    while True:
+        more = [mount for mount in mounts if mount not in ours and _is_ours(world, target, mount, ours, mounts)]
+        if not more:
+            return ours
+        ours += more
+
+
+def _is_ours(world: World, target: Target, mount: Mount, ours: List[Mount], mounts: List[Mount]) -> bool:
+    if mount.dev in target.devices or mount.source in target.paths or world.block_number(mount.source) in target.devices:
+        return True
+    if any(mount.dev == other.dev for other in ours):
+        return True
+    sources = [mount.source] if mount.source.startswith("/") and not mount.source.startswith("/dev/") else []
+    if mount.kind in ("overlay", "aufs", "fuse.unionfs"):
+        for option in mount.options.split(","):
+            key, _, value = option.partition("=")
+            if key in ("lowerdir", "upperdir", "workdir"):
+                sources += value.split(":")
+    return any(owner(source, mounts) in ours for source in sources if source.startswith("/"))
+
+
+# --- users inside the kernel ------------------------------------------------------------------------------------------------
+
+
+def kernel_users(world: World, target: Target, mounts: List[Mount], ours: List[Mount]) -> List[str]:
+    """mounts: of the initial mount namespace; ours: those of the device among them."""
+
+    def on_device(path: str) -> bool:
+        if path in target.paths or world.block_number(path) in target.devices:
+            return True
+        return path.startswith("/") and not path.startswith("/dev/") and owner(path, mounts) in ours
+
+    found = list(_block_layer(world, target))
+    found += [f"loop device {name}" for name, path in _loops(world) if on_device(path)]
+    found += [f"swap on {path}" for path in _swaps(world) if on_device(path)]
+    found += [f"{kind} {path}" for kind, path in _storage_targets(world) if on_device(path)]
+    if _nfs_server_runs(world):
+        found += [f"NFS export {path}" for path in _exports(world) if on_device(path)]
+    return found
+
+
+def _block_layer(world: World, target: Target) -> Iterator[str]:
+    for name in world.listing(f"{world.sys}/block"):
+        if world.read(f"{world.sys}/block/{name}/dev").strip() not in target.devices:
+            continue
+        for holder in world.listing(f"{world.sys}/block/{name}/holders"):
+            yield f"block device {holder}"
+        if world.listing(f"{world.sys}/block/{name}/bcache"):
+            yield f"bcache on {name}"
+
+
+def _loops(world: World) -> Iterator[Tuple[str, str]]:
+    for name in world.listing(f"{world.sys}/block"):
+        backing = world.read(f"{world.sys}/block/{name}/loop/backing_file").rstrip("\n")
+        if backing:
+            suffix = " (deleted)"
+            yield name, backing[: -len(suffix)] if backing.endswith(suffix) else backing
+
+
+def _swaps(world: World) -> List[str]:
+    lines = world.read(f"{world.proc}/swaps").splitlines()[1:]
+    return [unescape(line.split()[0]) for line in lines if line.split()]
+
+
+def _storage_targets(world: World) -> Iterator[Tuple[str, str]]:
+    core = f"{world.sys}/kernel/config/target/core"
+    for plugin in world.listing(core):
+        for store in world.listing(f"{core}/{plugin}"):
+            path = world.read(f"{core}/{plugin}/{store}/udev_path").strip()
+            if path:
+                yield f"LIO backstore {plugin}/{store}", path
+    nvmet = f"{world.sys}/kernel/config/nvmet/subsystems"
+    for subsystem in world.listing(nvmet):
+        for namespace in world.listing(f"{nvmet}/{subsystem}/namespaces"):
+            path = world.read(f"{nvmet}/{subsystem}/namespaces/{namespace}/device_path").strip()
+            if path:
+                yield f"NVMe target {subsystem}/{namespace}", path
+    scst = f"{world.sys}/kernel/scst_tgt/devices"
+    for device in world.listing(scst):
+        lines = world.read(f"{scst}/{device}/filename").splitlines()
+        if lines:
+            yield f"SCST device {device}", lines[0].strip()
+
+
+def _nfs_server_runs(world: World) -> bool:
+    return any(world.read(f"{world.proc}/{pid}/comm").strip() == "nfsd" for pid in pids(world))
+
+
+def _exports(world: World) -> Set[str]:
+    found = set()
+    for source in (f"{world.root}/var/lib/nfs/etab", f"{world.proc}/fs/nfsd/exports", f"{world.proc}/fs/nfs/exports"):
+        for line in world.read(source).splitlines():
+            if line.startswith("/"):
+                found.add(unescape(line.split()[0]))
+    return found
+
+
+# --- processes --------------------------------------------------------------------------------------------------------------
+
+
+def pids(world: World) -> List[int]:
+    return sorted(int(name) for name in world.listing(world.proc) if name.isdigit())
+
+
+class Namespaces:
+    """Mount tables by mount namespace: reading one for every process would cost too much."""
+
+    def __init__(self, world: World, target: Target) -> None:
+        self._world, self._target = world, target
+        self._tables: Dict[str, Tuple[List[Mount], List[Mount]]] = {}
+        self.our_ids: Set[int] = set()
+        self.known_ids: Set[int] = set()
+
+    def of(self, pid: int) -> Tuple[List[Mount], List[Mount]]:
+        """(all mounts, ours) as this process sees them."""
+        key = self._world.link(f"{self._world.proc}/{pid}/ns/mnt") + "|" + self._world.link(f"{self._world.proc}/{pid}/root")
+        if key not in self._tables:
+            mounts = parse_mountinfo(self._world.read(f"{self._world.proc}/{pid}/mountinfo"))
+            ours = our_mounts(self._world, self._target, mounts)
+            self._tables[key] = (mounts, ours)
+            self.our_ids |= {mount.mount_id for mount in ours}
+            self.known_ids |= {mount.mount_id for mount in mounts}
+        return self._tables[key]
+
+
+def why_user(world: World, target: Target, spaces: Namespaces, pid: int, with_maps: bool) -> str:
+    """How this process uses the device, or ""."""
+    mounts, ours = spaces.of(pid)
+    base = f"{world.proc}/{pid}"
+    for name in ("cwd", "root", "exe"):
+        path = world.link(f"{base}/{name}")
+        if path and _path_is_ours(world, target, path, mounts, ours):
+            return name
+    for number in world.listing(f"{base}/fd"):
+        if _descriptor_is_ours(world, target, spaces, f"{base}/fd/{number}", f"{base}/fdinfo/{number}", mounts, ours):
+            return f"fd {number}"
+    if with_maps and _maps_are_ours(world, target, f"{base}/maps", mounts, ours):
+        return "map"
+    return ""
+
+
+def _path_is_ours(world: World, target: Target, path: str, mounts: List[Mount], ours: List[Mount]) -> bool:
+    if path.endswith(" (deleted)"):
+        path = path[: -len(" (deleted)")]
+    if path.startswith("/dev/") and (path in target.paths or world.block_number(path) in target.devices):
+        return True
+    return path.startswith("/") and owner(path, mounts) in ours if ours else False
+
+
+def _descriptor_is_ours(
+    world: World, target: Target, spaces: Namespaces, link: str, info: str, mounts: List[Mount], ours: List[Mount]
+) -> bool:
+    path = world.link(link)
+    if not path.startswith("/"):
+        return False  # pipe:, socket:, anon_inode:
+    for line in world.read(info).splitlines():
+        key, _, value = line.partition(":")
+        if key == "mnt_id" and value.strip().isdigit():
+            number = int(value)
+            if number in spaces.our_ids:
+                return True
+            if number in spaces.known_ids and not path.startswith("/dev/"):
+                return False
+    return _path_is_ours(world, target, path, mounts, ours)
+
+
+def _maps_are_ours(world: World, target: Target, source: str, mounts: List[Mount], ours: List[Mount]) -> bool:
+    devices = target.devices | {mount.dev for mount in ours}
+    for line in world.read(source).splitlines():
+        fields = line.split(None, 5)
+        if len(fields) < 6 or not fields[5].startswith("/"):
+            continue
+        major, _, minor = fields[3].partition(":")
+        with contextlib.suppress(ValueError):
+            if f"{int(major, 16)}:{int(minor, 16)}" in devices:
+                return True
+        if _path_is_ours(world, target, fields[5], mounts, ours):
+            return True
+    return False
+
+
+def kill_pending(world: World, pid: int) -> bool:
+    """SIGKILL is pending for every thread (each gets it in its own set), or the process has ended already."""
+    for task in world.listing(f"{world.proc}/{pid}/task"):
+        fields = dict(line.partition(":")[::2] for line in world.read(f"{world.proc}/{pid}/task/{task}/status").splitlines())
+        if fields.get("State", "Z").strip()[:1] in ("Z", "X"):
+            continue
+        if not (int(fields.get("SigPnd", "0"), 16) | int(fields.get("ShdPnd", "0"), 16)) & SIGKILL_BIT:
+            return False
+    return True
+
+
+def ancestors(world: World) -> Set[int]:
+    """This process and everybody up to init."""
+    found, pid = {1}, os.getpid()
+    while pid > 0 and pid not in found:
+        found.add(pid)
+        status = world.read(f"{world.proc}/{pid}/stat")
+        fields = status.rpartition(")")[2].split()
+        pid = int(fields[1]) if len(fields) > 1 and fields[1].isdigit() else 0
+    return found
+
+
+def survey(world: World, target: Target, kill: bool, with_maps: bool) -> Report:
+    spaces = Namespaces(world, target)
+    everybody = pids(world)
+    for pid in everybody:  # all mount tables first: a descriptor may have come from another namespace
+        spaces.of(pid)
+    mounts, ours = spaces.of(1)
+    report = Report([], [], kernel_users(world, target, mounts, ours), [])
+    spared, users = ancestors(world), []
+    for pid in everybody:
+        why = why_user(world, target, spaces, pid, with_maps)
+        if why and pid in spared:
+            report.protected.append(f"pid {pid} ({world.read(f'{world.proc}/{pid}/comm').strip()}): {why}")
+        elif why:
+            users.append((pid, why))
+    # With users in the kernel, or with ones that must live, the release fails anyhow: leave everybody alone then.
+    if kill and not report.kernel and not report.protected:
+        for pid, _ in users:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    for pid, why in users:
+        if kill_pending(world, pid):
+            report.killed.append(pid)
+        else:
+            report.left.append((pid, why))
+    return report
+
+
+def main(arguments: List[str]) -> int:
+    options = {word for word in arguments if word.startswith("--")}
+    words = [word for word in arguments if not word.startswith("--")]
+    if not words or len(words) % 2 or options - {"--kill", "--no-maps"}:
+        sys.stderr.write(str(__doc__))
+        return 2
+    target = Target(set(words[0::2]), set(words[1::2]))
+    report = survey(World(), target, "--kill" in options, "--no-maps" not in options)
+    answer: Dict[str, Any] = report._asdict()
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
