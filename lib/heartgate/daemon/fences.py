@@ -98,7 +98,7 @@ class Fences:
         attempt = self._attempts.pop(node)
         ok = isinstance(result, Outcome) and result.ok
         self._services.journal.send(
-            "fence-done" if ok else "fence-failed", f"fencing of {node}: {why(result)}", node=node, how=why(result)
+            "fence-seen", f"fencing of {node}: {why(result)}", node=node, ok=ok, how=why(result)
         )
         for guard in list(self._guards()):
             epoch = attempt.epochs.get(guard.device)
@@ -142,7 +142,7 @@ class Fences:
         self._reading = False
         if isinstance(result, Exception):
             if not self._unreadable:
-                self._services.journal.send("history-unreadable", f"fencing history cannot be read: {why(result)}")
+                self._services.journal.send("source-lost", f"fencing history cannot be read: {why(result)}")
             self._unreadable = True
         else:
             self._unreadable = False
@@ -175,6 +175,8 @@ class Fences:
             epoch=epoch,
             node=seen.node,
             key=seen.key,
+            ok=True,
+            manual=seen.manual,
         )
         guard.handle(FenceDone(seen.node, epoch, True, seen.manual))
 

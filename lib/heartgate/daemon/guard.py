@@ -36,6 +36,7 @@ from heartgate.core.model import (
     ReplicaChanged,
     Send,
     SetDeadline,
+    Standing,
     State,
     Unblock,
 )
@@ -209,7 +210,7 @@ class Guard:
             self._writing = False
             if self.persist_failure:
                 self.services.journal.send(
-                    "persist-recovered", f"{self.device}: the record is on the disk again", device=self.device
+                    "daemon", f"{self.device}: the record is on the disk again", device=self.device
                 )
             self.persist_failure, self._failures, self.persisted = "", 0, record
             if self._pending and self._pending[0] == Persist(record):
@@ -218,10 +219,12 @@ class Guard:
             return
         self.persist_failure = why(result)
         self.services.journal.send(
-            "persist-failed",
+            "action-failed",
             f"{self.device}: cannot write the record ({self.persist_failure}); everything after it waits",
             device=self.device,
             epoch=record.epoch,
+            action="persist",
+            how=self.persist_failure,
             attempt=self._failures + 1,
         )
         pause = PERSIST_RETRY_S[min(self._failures, len(PERSIST_RETRY_S) - 1)]
@@ -251,9 +254,8 @@ class Guard:
 
     def _remembered(self, result: Union[None, Exception]) -> None:
         if result is not None:
-            self.services.journal.send(
-                "history-failed", f"{self.device}: cannot write the history: {why(result)}", device=self.device
-            )
+            text = f"{self.device}: cannot write the history: {why(result)}"
+            self.services.journal.send("action-failed", text, device=self.device, action="history")
 
     def _send(self, action: Send) -> None:
         self.outside.send(action.message)
@@ -270,6 +272,15 @@ class Guard:
         self.services.loop.after(action.delay_ms / 1000, lambda: self.handle(Deadline(action.request)))
 
     def _publish(self, action: Publish) -> None:
+        record = self.state.record
+        self.services.journal.send(
+            _KIND_OF.get(action.standing, "standing"),
+            f"{self.device}: {action.standing.value}, epoch {record.epoch}",
+            device=self.device,
+            epoch=record.epoch,
+            standing=action.standing.value,
+            proofs=" ".join(f"{proof.node}:{proof.kind.value}:{proof.epoch}" for proof in record.proofs),
+        )
         if self.active:
             self.outside.publish(self.device, action.standing.value)
 
@@ -297,6 +308,15 @@ _PERFORM: Dict[type, Callable[[Guard, Any], None]] = {
     SetDeadline: Guard._set_deadline,
     Publish: Guard._publish,
     Note: Guard._note,
+}
+
+
+_KIND_OF = {
+    Standing.SYNCED: "readmitted",
+    Standing.SOLO: "solo",
+    Standing.BLOCKED: "blocked",
+    Standing.DECIDING: "deciding",
+    Standing.UNPROVEN: "unproven",
 }
 
 

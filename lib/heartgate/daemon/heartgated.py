@@ -106,13 +106,13 @@ class Daemon:
             self.guard(found, record, saved.active)
         except (Refused, AdapterError, ValueError) as error:
             text = f"{device}: its saved configuration cannot be used: {error}"
-            self.services.journal.send("refused", text, device=device)
+            self.services.journal.send("setup", text, device=device)
 
     def report_aside(self, device: str, aside: Optional[KeptAside]) -> None:
         if aside is not None:
             self.services.journal.send(
-                "kept-aside",
-                f"{device}: {aside.path}: {aside.reason}; kept as {aside.kept_as or 'it is'}, nothing of it is believed",
+                "unproven",
+                f"{device}: {aside.path}: {aside.reason}; kept as {aside.kept_as or 'it is'}, not believed",
                 device=device,
                 path=aside.path,
                 reason=aside.reason,
@@ -171,7 +171,7 @@ class Daemon:
             self.services.journal.send("internal", f"{where} failed: {why(error)} at {place} (occurrence {count})")
 
     def _overflowed(self, lost: int) -> None:
-        self.services.journal.send("overflow", f"{lost} events were lost: all facts are unknown until told anew")
+        self.services.journal.send("source-lost", f"{lost} events were lost: all facts are unknown until told anew")
         self.sources.unknown()
 
 

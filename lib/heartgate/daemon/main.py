@@ -26,13 +26,13 @@ DESCRIPTORS = 4096
 def arguments(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="heartgated",
-        description="Guards replicated devices against two writers. The cluster's resources (replica-guard) configure it.",
+        description="Guards replicated devices against two writers; configured by the cluster's resources.",
         epilog="Exit codes: 0 ended by a signal, 1 could not start, 2 wrong arguments, 3 another one is running.",
     )
     parser.add_argument("--version", action="version", version=f"heartgated {__version__}")
     parser.add_argument("--foreground", action="store_true", help="it always stays there; accepted for clarity in units")
     parser.add_argument("--state-dir", type=Path, default=STATE_DIR, help=f"persistent state (default {STATE_DIR})")
-    parser.add_argument("--runtime-dir", type=Path, default=RUNTIME_DIR, help=f"lock, socket (default {RUNTIME_DIR})")
+    parser.add_argument("--runtime-dir", type=Path, default=RUNTIME_DIR, help=f"lock, socket ({RUNTIME_DIR})")
     parser.add_argument("--no-realtime", action="store_true", help="neither real-time priority nor locked memory")
     return parser.parse_args(argv)
 
@@ -44,18 +44,18 @@ def run(world: World, options: argparse.Namespace) -> int:
         daemon = Daemon(world, Store(options.state_dir), options.runtime_dir / "control.sock")
     except (StoreError, OSError) as error:
         sys.stderr.write(f"heartgated: {error}\n")
-        world.journal.send("refused", f"heartgated cannot start: {error}")
+        world.journal.send("setup", f"heartgated cannot start: {error}")
         return EXIT_ALREADY_RUNNING if isinstance(error, AlreadyRunning) else EXIT_FAILED
     with contextlib.closing(lock):
         _signals(daemon)
         daemon.start()
         _feed_watchdog(daemon, world)
         text = f"heartgated {__version__} guards {len(daemon.guards)} device(s)"
-        world.journal.send("started", text, run=daemon.services.run)
+        world.journal.send("daemon", text, run=daemon.services.run)
         world.notify("READY=1")
         daemon.loop.run()
         world.notify("STOPPING=1")
-        world.journal.send("stopped", "heartgated ends; nothing is thawed by that", run=daemon.services.run)
+        world.journal.send("daemon", "heartgated ends; nothing is thawed by that", run=daemon.services.run)
         daemon.close()
     return 0
 
@@ -96,5 +96,5 @@ def main(argv: Optional[List[str]] = None) -> int:
     if not options.no_realtime:
         for what, wrong in (("memory lock", system.lock_memory()), ("real-time priority", system.real_time())):
             if wrong:
-                world.journal.send("degraded", f"no {what}: {wrong}")
+                world.journal.send("daemon", f"no {what}: {wrong}")
     return run(world, options)

@@ -234,11 +234,12 @@ class Operations:
     def _note(self, name: str, ok: bool, answer: Answer) -> None:
         device = self._guard.device
         self._services.journal.send(
-            "operation" if ok else "operation-failed",
+            "operation" if ok else "action-failed",
             f"{device}: {name}: {why(answer)}",
             device=device,
             epoch=self._guard.state.record.epoch,
-            operation=name,
+            action=name,
+            how=why(answer),
         )
 
 

@@ -80,7 +80,7 @@ class Peers:
             carrier = self._services.world.carrier()
         except AdapterError as error:
             if self._attempts == 0:
-                self._services.journal.send("carrier-lost", f"cannot join the other daemons: {error}")
+                self._services.journal.send("carrier", f"cannot join the other daemons: {error}")
             pause = REJOIN_S[min(self._attempts, len(REJOIN_S) - 1)]
             self._attempts += 1
             self._services.loop.after(pause, self._join)
@@ -88,7 +88,7 @@ class Peers:
         self._attempts = 0
         self._carrier, self._fd = carrier, carrier.fileno()
         self._services.loop.watch(self._fd, lambda _: self._receive())
-        self._services.journal.send("carrier-joined", f"joined the other daemons as {carrier.local}")
+        self._services.journal.send("carrier", f"joined the other daemons as {carrier.local}")
         self._joined(carrier.local)
         self._outbox = dict(self._told)
         self._schedule()
@@ -98,7 +98,7 @@ class Peers:
         self._services.loop.forget(self._fd)
         if carrier is not None:
             carrier.close()
-            self._services.journal.send("carrier-lost", f"the carrier is gone, nobody can be heard: {reason}")
+            self._services.journal.send("carrier", f"the carrier is gone, nobody can be heard: {reason}")
         self.view = None
         self.last_beat.clear()
         self._membership(Membership((), ()))

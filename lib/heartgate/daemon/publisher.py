@@ -64,7 +64,11 @@ class Publisher:
             return
         if name not in self._pause:
             self._services.journal.send(
-                "publish-failed", f"{name}: cannot tell Pacemaker {value}: {why(result)}", device=name, value=value
+                "action-failed",
+                f"{name}: cannot tell Pacemaker {value}: {why(result)}",
+                device=name,
+                action="publish",
+                how=why(result),
             )
         self._wanted.setdefault(name, value)
         self._again(name)

@@ -117,7 +117,7 @@ class Requests:
                 client.reply(_refusal(error))
                 return
             guard.publish()
-            daemon.services.journal.send("registered", f"{guard.device}: guarded", device=guard.device)
+            daemon.services.journal.send("daemon", f"{guard.device}: guarded", device=guard.device)
             self._when_facts_are_known(client, guard, FACTS_S)
 
         daemon.workers.submit("register", work, done, REGISTER_S)
@@ -167,7 +167,8 @@ class Requests:
         elif peer not in guard.config.nodes or peer == guard.config.me:
             reason = f"{peer} is not a peer of {device}"
         if reason or guard is None:
-            self._daemon.services.journal.send("handler-refused", f"fence-peer {device} {peer}: {reason}", device=device)
+            text = f"fence-peer {device} {peer}: {reason}"
+            self._daemon.services.journal.send("handler", text, device=device)
             client.reply({"exit": STAY_FROZEN, "reason": reason})
             return
         before = self.waiting.get(handler)
@@ -185,7 +186,7 @@ class Requests:
             return
         waiting.answered = True
         self._daemon.services.journal.send(
-            "handler-answer", f"{waiting.device}: handler exits {code}: {reason}", device=waiting.device, code=code
+            "handler", f"{waiting.device}: handler exits {code}: {reason}", device=waiting.device, code=code
         )
         waiting.client.reply({"exit": code, "reason": reason})
 
@@ -226,7 +227,8 @@ class Requests:
 
     def _status(self, client: Client, request: Mapping[str, Any]) -> None:
         wanted = request.get("device")
-        guards = [guard for guard in self._daemon.guards.values() if wanted in (None, guard.device, guard.params.device)]
+        everyone = self._daemon.guards.values()
+        guards = [guard for guard in everyone if wanted in (None, guard.device, guard.params.device)]
         client.reply(status.of_daemon(self._daemon, guards))
 
 

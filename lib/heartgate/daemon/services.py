@@ -13,7 +13,9 @@ from heartgate.daemon.workers import Workers
 
 
 class Journal(Protocol):
-    def send(self, kind: str, message: str, *, device: str = "", rule: str = "", epoch: int = -1, **fields: object) -> None:
+    def send(
+        self, kind: str, message: str, *, device: str = "", rule: str = "", epoch: int = -1, **fields: object
+    ) -> None:
         """Never raises, never blocks."""
 
 

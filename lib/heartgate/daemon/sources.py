@@ -36,7 +36,7 @@ class Sources:
         try:
             changes = dict(self._sources[kind].read())
         except Exception as error:  # noqa: BLE001 - whatever a source does, its facts are unknown then, and nothing else
-            self._services.journal.send("source-failed", f"facts of driver {kind} are unknown: {error}")
+            self._services.journal.send("source-lost", f"facts of driver {kind} are unknown: {error}")
             changes = {device: UNKNOWN_REPLICA for device, of in self._devices.items() if of[0] == kind}
         self._rewatch(kind)
         for device, replica in changes.items():

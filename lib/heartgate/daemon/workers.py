@@ -128,7 +128,7 @@ class Workers:
             self._start(lane, waiting.popleft())
         else:
             del self._lanes[lane]
-        job.report(result)  # type: ignore[arg-type]
+        job.report(result)
 
     def _overdue(self, job: Job[object]) -> None:
         if job in self._of:

@@ -26,10 +26,7 @@ class BadEnvironment(Exception):
 def complain(text: str) -> None:
     """To whoever reads: the kernel's helpers often have no stderr."""
     if sys.stderr is not None:
-        try:
-            sys.stderr.write(text + "\n")
-        except OSError:
-            pass  # noqa: SIM105 - contextlib would be one more import
+        sys.stderr.write(text + "\n")
     import syslog
 
     syslog.syslog(syslog.LOG_ERR, "heartgate " + text)
@@ -46,7 +43,7 @@ def question(prefix: str, environment: "os._Environ[str]") -> "tuple[str, str]":
         peer = environment.get("DRBD_NODE_ID_" + environment.get("DRBD_PEER_NODE_ID", "none"), "")
     for name, value in ((prefix + "_RESOURCE", device), (prefix + "_PEER", peer)):
         if not is_name(value):
-            raise BadEnvironment(f"{name}={value!r:.80} is missing or not a name; call this as a handler of the replication only")
+            raise BadEnvironment(f"{name}={value!r:.80} is missing or not a name; only the replication calls this")
     return device, peer
 
 

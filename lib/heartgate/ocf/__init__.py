@@ -1,1 +1,1 @@
-"""..."""
+"""OCF resource agents: parse, ask the daemon, map to exit codes."""

@@ -1,0 +1,106 @@
+"""Status for a person: one screen."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Dict, List
+
+Data = Dict[str, Any]
+
+MEANING = {
+    "synced": "may serve: up to date with every other replica in sync",
+    "deciding": "frozen: sync lost, no verdict yet",
+    "solo": "may serve: goes on alone, with proof about everybody else",
+    "blocked": "refuses reads and writes until it is up to date again",
+    "resyncing": "blocked; connected, being brought up to date",
+    "unproven": "does not serve: its data may be old, it has met nobody since",
+}
+
+
+def page(data: Data) -> str:
+    if not data.get("ok"):
+        return f"heartgate: {data.get('error', 'no status')}"
+    lines = [_head(data)]
+    if not data["devices"]:
+        lines.append("no device is guarded here")
+    for device in data["devices"]:
+        lines += ["", *_device(device, data["daemon"] == "running")]
+    return "\n".join(lines)
+
+
+def _head(data: Data) -> str:
+    if data["daemon"] != "running":
+        reason = f" ({data['reason']})" if data.get("reason") else ""
+        return (
+            f"heartgated does not run{reason}.\n"
+            "Shown is what it last wrote down; roles, links and what other nodes say are not known. Frozen devices stay frozen."
+        )
+    carrier = "" if data["carrier"] == "connected" else "; CANNOT HEAR ANYBODY (Corosync is gone)"
+    return f"heartgated {data['version']} on {data['node']}; hears: {_list(data['reachable'])}; online: {_list(data['online'])}{carrier}"
+
+
+def _device(item: Data, running: bool) -> List[str]:
+    lines = [f"{item['device']}: {item['shown'].upper()}  ({MEANING.get(item['shown'], '')})"]
+
+    def row(name: str, value: str) -> None:
+        lines.append(f"  {name:<10}{value}")
+
+    if item.get("error"):
+        row("record", f"cannot be used: {item['error']}")
+        return lines
+    row("epoch", f"{item['epoch']}, in sync: {_list(item['in_sync'])}")
+    row("proofs", _proofs(item))
+    if running:
+        _volatile(item, row)
+    row("flush", _flush(item.get("flush")))
+    row("verdict", _verdict(item.get("verdict")))
+    return lines
+
+
+def _volatile(item: Data, row: Any) -> None:
+    priorities = " ".join(f"{node}:{value}" for node, value in item["priorities"].items())
+    row("priority", f"{item['priority']} of {priorities}, policy {item['policy']}")
+    frozen = {True: ", frozen", False: "", None: ", frozen or not: unknown"}[item["frozen"]]
+    row("replica", f"{item['role']}, disk {item['disk']}{frozen}")
+    for node, link in item["links"].items():
+        peer = item["peers"].get(node)
+        said = f"says {peer['standing']}, epoch {peer['epoch']}, disk {peer['disk']}, {peer['role']}" if peer else "not heard"
+        row(node, f"sync link {link['link']}; {said}")
+    if item["handlers"]:
+        row("handlers", f"{len(item['handlers'])} waiting")
+    if item["persist_failure"]:
+        row("DISK", f"the record cannot be written: {item['persist_failure']}; everything waits for it")
+    if item["broken"]:
+        row("STOPPED", f"a step would break: {'; '.join(item['broken'])}")
+    if not item["active"]:
+        row("resource", "stopped; still guarded, since the replica exists")
+
+
+def _proofs(item: Data) -> str:
+    shown = [f"{proof['node']} {proof['kind']} (epoch {proof['epoch']})" for proof in item["proofs"]]
+    if item.get("promised_to"):
+        shown.append(f"block promised to {item['promised_to']}")
+    return ", ".join(shown) or "none"
+
+
+def _flush(flush: Any) -> str:
+    if not flush:
+        return "none yet"
+    results = [f"{one['target']} {one['how']} ({one['elapsed_ms']} ms)" for one in flush["results"]]
+    return f"{_when(flush['at'])}: {'; '.join(results) or 'nothing to flush'}"
+
+
+def _verdict(verdict: Any) -> str:
+    if not verdict:
+        return "none recorded"
+    before = f"{verdict['from']} -> " if verdict["from"] else ""
+    rules = ", ".join(verdict["rules"]) or "start"
+    return f"{_when(verdict['at'])}: {before}{verdict['to']}, epoch {verdict['epoch']}, on {verdict['event']}; rules: {rules}"
+
+
+def _when(at_ms: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_ms / 1000)) + f".{at_ms % 1000:03d}"
+
+
+def _list(names: List[str]) -> str:
+    return " ".join(names) or "nobody"

@@ -1,0 +1,203 @@
+"""`ocf:heartgate:replica-guard`: a thin client of the daemon.
+
+`monitor` is one round trip on the socket and imports nothing but the client; everything else is imported when it is
+needed.
+"""
+
+import os
+import sys
+import time
+
+from heartgate.daemon import client
+from heartgate.ocf import codes
+
+PREFIX = "OCF_RESKEY_"
+DAEMON = "/usr/sbin/heartgated"
+SYSTEMD = "/run/systemd/system"
+RUNTIME_DIR = "/run/heartgate"
+START_S = 15.0
+STOP_S = 20.0
+REGISTER_S = 50.0
+MONITOR_S = 15.0
+
+
+def log(level: str, text: str) -> None:
+    """As ocf_log does: Pacemaker's executor records what an agent writes to stderr, crmsh reads the prefix."""
+    sys.stderr.write(f"{level}: {text}\n")
+
+
+def given() -> "dict[str, str]":
+    return {name[len(PREFIX) :]: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+
+
+# --- actions
+
+
+def monitor() -> int:
+    try:
+        answer = client.ask(client.request("monitor", device=os.environ.get(PREFIX + "device", "")), MONITOR_S)
+    except client.Unreachable as error:
+        if os.environ.get("OCF_RESKEY_CRM_meta_interval", "0") == "0":  # a probe: not running is the ordinary state
+            return codes.NOT_RUNNING
+        log("ERROR", f"heartgated does not answer, so nothing is decided here (a frozen device stays frozen): {error}")
+        return codes.GENERIC
+    code = client.number_in(answer, b"rc")
+    if code not in (codes.SUCCESS, codes.NOT_RUNNING):
+        log("ERROR", client.text_in(answer, b"message") or "heartgated gave an answer that makes no sense")
+        return codes.GENERIC
+    return code
+
+
+def start() -> int:
+    code = _validate(local=False)
+    if code != codes.SUCCESS:
+        return code
+    if not ensure_daemon():
+        return codes.GENERIC
+    return _told(_call("register", REGISTER_S))
+
+
+def stop() -> int:
+    """Always succeeds: what is frozen stays frozen whether this resource runs or not, and a failed stop would fence the
+    node."""
+    try:
+        client.ask(client.request("unregister", device=os.environ.get(PREFIX + "device", "")), STOP_S)
+    except client.Unreachable as error:
+        log("WARNING", f"heartgated was not told of the stop: {error}")
+    return codes.SUCCESS
+
+
+def notify() -> int:
+    return codes.SUCCESS
+
+
+def reload_agent() -> int:
+    return start()
+
+
+def validate_all() -> int:
+    return _validate(local=os.environ.get("OCF_CHECK_LEVEL", "0") not in ("", "0"))
+
+
+def _validate(local: bool) -> int:
+    """Syntax; with local=True the machine too, as far as a daemon answers."""
+    from heartgate.daemon import params
+
+    _, problems = params.parse(given())
+    for problem in problems:
+        log("ERROR", f"{problem.message}; {problem.remedy}")
+    if problems:
+        return codes.ARGS
+    if local and _answers():
+        return _told(_call("check", REGISTER_S))
+    if local:
+        log("WARNING", "heartgated does not run, so the machine was not looked at")
+    return codes.SUCCESS
+
+
+# --- the daemon
+
+
+def _call(op: str, timeout_s: float) -> "dict[str, object]":
+    """Ask with all parameters."""
+    import json
+
+    line = json.dumps({"op": op, "params": _ours()}).encode("ascii") + b"\n"
+    try:
+        answer = json.loads(client.ask(line, timeout_s))
+    except client.Unreachable as error:
+        return {"ok": False, "error": str(error)}
+    except ValueError:
+        return {"ok": False, "error": "heartgated gave an answer that makes no sense"}
+    return answer if isinstance(answer, dict) else {"ok": False, "error": "heartgated gave an answer that makes no sense"}
+
+
+def _ours() -> "dict[str, str]":
+    from heartgate.daemon.params import DEFAULTS
+
+    return {name: value for name, value in given().items() if name in DEFAULTS}
+
+
+def _told(answer: "dict[str, object]") -> int:
+    """Say what is wrong, one line for each problem."""
+    if answer.get("ok") is True:
+        return codes.SUCCESS
+    problems = answer.get("problems")
+    if isinstance(problems, list) and problems:
+        for problem in problems:
+            log("ERROR", f"{problem.get('message')}; {problem.get('remedy')}")
+        return codes.ARGS
+    log("ERROR", str(answer.get("error", "heartgated refused without a reason")))
+    return codes.GENERIC
+
+
+def ensure_daemon() -> bool:
+    """Start heartgated if it does not answer; through systemd where that runs."""
+    if _answers():
+        return True
+    systemd = os.path.isdir(SYSTEMD)
+    if systemd:
+        _run(["/usr/bin/systemctl", "start", "heartgated.service"])
+    else:
+        _spawn_daemon()
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if _answers():
+            return True
+        time.sleep(0.05)
+    where = "systemctl status heartgated" if systemd else f"{RUNTIME_DIR}/heartgated.log"
+    log("ERROR", f"heartgated does not answer {START_S:g} s after its start; see {where}")
+    return False
+
+
+def _answers() -> bool:
+    try:
+        return client.ask(client.request("ping"), 2.0).startswith(b'{"ok":true')
+    except client.Unreachable:
+        return False
+
+
+def _run(argv: "list[str]") -> None:
+    try:
+        pid = os.posix_spawn(argv[0], argv, os.environ)
+    except OSError as error:
+        log("ERROR", f"{argv[0]}: {error.strerror}")
+        return
+    os.waitpid(pid, 0)
+
+
+def _spawn_daemon() -> None:
+    """Detached from the agent: a session of its own, so that the end of this action is not its end."""
+    os.makedirs(RUNTIME_DIR, mode=0o700, exist_ok=True)
+    log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, RUNTIME_DIR + "/heartgated.log", log_flags, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+    try:
+        # posix_spawn(setsid=True) does not exist in every libc that we meet; setsid(1) does, and forks.
+        os.posix_spawn("/usr/bin/setsid", ["setsid", "--fork", DAEMON], environment, file_actions=files)
+    except OSError as error:
+        log("ERROR", f"{DAEMON}: {error.strerror}")
+
+
+ACTIONS = {
+    "start": start,
+    "stop": stop,
+    "monitor": monitor,
+    "status": monitor,
+    "reload-agent": reload_agent,
+    "reload": reload_agent,
+    "validate-all": validate_all,
+    "notify": notify,
+}
+
+
+def main(action: str) -> int:
+    run = ACTIONS.get(action)
+    if run is None:
+        log("ERROR", f"usage: replica-guard {{{'|'.join(sorted(ACTIONS))}|meta-data}}")
+        return codes.UNIMPLEMENTED
+    return run()
