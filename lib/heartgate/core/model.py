@@ -385,9 +385,11 @@ class Unblock(NamedTuple):
 
 
 class Drop(NamedTuple):
-    """The other end of this replication connection has lost it: drop it here too, so that the kernel freezes."""
+    """The other end has lost this replication connection: drop it here too, so that the kernel freezes. Only this one: the
+    order is void when the connection to peer has another incarnation by the time it is carried out."""
 
     peer: str
+    incarnation: int
 
 
 class Rehandle(NamedTuple):

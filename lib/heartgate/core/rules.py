@@ -111,7 +111,7 @@ def _drop(config: Config, state: State) -> Effect:
         known = (report.peer, report.incarnation)
         if report.link is Link.UP and lost_by_word(config, state, report.peer) and known not in state.dropped:
             kept = tuple(d for d in state.dropped if d[0] != report.peer)
-            return state._replace(dropped=kept + (known,)), (Drop(report.peer),)
+            return state._replace(dropped=kept + (known,)), (Drop(*known),)
     return None
 
 
