@@ -150,8 +150,9 @@ def kernel_users(world: World, target: Target, mounts: List[Mount], ours: List[M
     found += [f"loop device {name}" for name, path in _loops(world) if on_device(path)]
     found += [f"swap on {path}" for path in _swaps(world) if on_device(path)]
     found += [f"{kind} {path}" for kind, path in _storage_targets(world) if on_device(path)]
-    if _nfs_server_runs(world):
-        found += [f"NFS export {path}" for path in _exports(world) if on_device(path)]
+    exported = [f"NFS export {path}" for path in _exports(world) if on_device(path)]
+    if exported and _nfs_server_runs(world):
+        found += exported
     return found
 
 
@@ -319,7 +320,8 @@ def ancestors(world: World) -> Set[int]:
 
 def survey(world: World, target: Target, kill: bool, with_maps: bool) -> Report:
     spaces = Namespaces(world, target)
-    everybody = pids(world)
+    # Kernel threads and zombies have no executable, and no descriptors either.
+    everybody = [pid for pid in pids(world) if world.link(f"{world.proc}/{pid}/exe")]
     for pid in everybody:  # all mount tables first: a descriptor may have come from another namespace
         spaces.of(pid)
     mounts, ours = spaces.of(1)

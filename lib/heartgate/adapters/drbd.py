@@ -17,7 +17,7 @@ from heartgate.adapters.base import AdapterError, Driver, Notify
 from heartgate.adapters.drbd_driver import DrbdDriver9, DrbdDriver84, kernel_is_9
 from heartgate.adapters.process import LineProcess, run
 from heartgate.adapters.readiness import Backoff, Readiness
-from heartgate.core.model import UNKNOWN_REPLICA, Link, Replica
+from heartgate.core.model import UNKNOWN_REPLICA, Disk, Link, Replica
 
 COMMAND_S = 10.0
 SETTLE_S = 1.0  # the kernel writes a new generation a little after it tells the change that caused it
@@ -145,27 +145,26 @@ class DrbdSource:
         return replica._replace(generation=generation.current, ancestors=generation.ancestors)
 
     def _follow_generation(self, name: str, replica: Replica) -> None:
-        """Have the generation read where it may have changed. It is told as unknown meanwhile, except after a mere loss of a connection:
-        that changes no data."""
+        """Have the generation read anew after every change; told as unknown meanwhile only where a new one may have been written."""
         before = self._before.get(name)
         self._before[name] = replica
         if before == replica:
             return
         if before is None or _may_be_new(before, replica):
             self._generations.pop(name, None)
-            self._background.ask_generation(name)
-        elif _lost_a_connection(before, replica):
-            self._background.ask_generation(name)
+        resource = self._table.resources.get(name)
+        self._background.ask_generation(name, tuple(resource.minors()) if resource else ())
 
 
 def _may_be_new(before: Replica, now: Replica) -> bool:
+    """A resync takes over the other's generation (the disk's state changes then); a Primary writes a new one when it goes on alone, and
+    a Secondary when it is promoted alone. Losing a connection changes nothing yet."""
+    if before.disk is not now.disk:
+        return True
+    alone = any(link.link is not Link.UP for _, link in now.peers)
     thawed = before.frozen is not False and now.frozen is False
-    disks = [(before.peer(node).disk, link.disk) for node, link in now.peers]
-    return before.disk is not now.disk or before.role is not now.role or thawed or any(old is not new for old, new in disks)
-
-
-def _lost_a_connection(before: Replica, now: Replica) -> bool:
-    return any(before.peer(node).link is Link.UP and link.link is not Link.UP for node, link in now.peers)
+    peers_changed = any(before.peer(node).disk is not link.disk for node, link in now.peers if link.disk is not Disk.UNKNOWN)
+    return alone and (thawed or before.role is not now.role or peers_changed)
 
 
 class _Background:
@@ -175,6 +174,7 @@ class _Background:
         self._notify = notify
         self._jobs: "queue.Queue[Tuple[float, str]]" = queue.Queue()
         self._lock = threading.Lock()
+        self._minors: Dict[str, Tuple[int, ...]] = {}
         self._waiting: Set[str] = set()
         self._done: Dict[str, Generation] = {}
         self._configs: Mapping[str, drbd_config.ResourceConfig] = {}
@@ -189,7 +189,8 @@ class _Background:
     def ask_config(self) -> None:
         self._ask("", 0.0)
 
-    def ask_generation(self, resource: str) -> None:
+    def ask_generation(self, resource: str, minors: Tuple[int, ...]) -> None:
+        self._minors[resource] = minors
         self._ask(resource, 0.0)
         self._ask(resource, SETTLE_S)
 
@@ -244,13 +245,20 @@ class _Background:
                 self._configs = drbd_config.parse_dump(done.stdout)
 
     def _read_generation(self, resource: str) -> None:
-        done = run(["drbdadm", "get-gi", resource], timeout_s=COMMAND_S)
+        text = _generation_text(resource, self._minors.get(resource, ()))
         generation = NO_GENERATION
-        if done.ok:
-            with contextlib.suppress(drbd_events.Unreadable):
-                generation = Generation(*drbd_events.combined(drbd_events.parse_gi(done.stdout)))
+        with contextlib.suppress(drbd_events.Unreadable):
+            generation = Generation(*drbd_events.combined(drbd_events.parse_gi(text)))
         with self._lock:
             self._done[resource] = generation
+
+
+def _generation_text(resource: str, minors: Tuple[int, ...]) -> str:
+    """8.4 tells by minor, without reading the configuration. Otherwise, and where nothing is attached, drbdadm finds a way."""
+    answers = [run(["drbdsetup", "get-gi", str(minor)], timeout_s=COMMAND_S) for minor in minors]
+    if answers and all(done.ok for done in answers):
+        return "\n".join(done.stdout for done in answers)
+    return run(["drbdadm", "get-gi", resource], timeout_s=COMMAND_S).stdout
 
 
 def make_driver(resource: str, me: str) -> Driver:

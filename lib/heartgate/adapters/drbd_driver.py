@@ -52,27 +52,37 @@ class Clock:
 
 
 class Facts(NamedTuple):
-    """What the kernel says at one moment."""
+    """What the kernel says at one moment. Connections by DRBD's own names: no configuration has to be read for a look."""
 
-    replica: Replica
+    disk: Disk
+    role: Role
+    suspended: Optional[bool]
     minors: Tuple[int, ...]
-    connections: Tuple[str, ...]  # DRBD's words, one for each connection
-
-    @property
-    def absent(self) -> bool:
-        return self.replica.disk is Disk.ABSENT
+    links: Mapping[Tuple[str, str], Link]  # by (peer-node-id, conn-name)
+    words: Tuple[str, ...]  # DRBD's words for its connections
 
     @property
     def connected(self) -> bool:
         """False only when every connection is certainly not there."""
-        return any(link.link is not Link.DOWN for _, link in self.replica.peers)
+        return any(link is not Link.DOWN for link in self.links.values())
 
     @property
     def frozen(self) -> bool:
-        return self.replica.frozen is True
+        return self.suspended is True
 
-    def peer_connected(self, peer: str) -> bool:
-        return self.replica.peer(peer).link is not Link.DOWN
+
+def facts_of(resource: Optional[drbd_events.Resource]) -> Facts:
+    """None: the kernel does not have the resource."""
+    if resource is None:
+        return Facts(Disk.ABSENT, Role.SECONDARY, False, (), {}, ())
+    return Facts(
+        disk=resource.disk(),
+        role=drbd_events.ROLES.get(resource.role or "", Role.UNKNOWN),
+        suspended=drbd_events.frozen_of(resource.suspended),
+        minors=tuple(resource.minors()),
+        links={connection: resource.peer_link(connection)[0] for connection in resource.connections},
+        words=tuple(resource.connections.values()),
+    )
 
 
 class DrbdDriver84:
@@ -125,13 +135,7 @@ class DrbdDriver84:
             raise Failed(f"drbdsetup events2: {error}") from error
         if not table.complete:
             raise Failed("drbdsetup events2 --now: the dump is not complete")
-        resource = table.resources.get(self.name)
-        with contextlib.suppress(AdapterError):
-            self._configuration(clock)
-        others = self._config.others(self._me) if self._config else ()
-        replica = drbd_events.snapshot(resource, self.name, others, {}, drbd_events.Incarnations())
-        minors = tuple(resource.minors()) if resource else ()
-        return Facts(replica, minors, tuple(resource.connections.values()) if resource else ())
+        return facts_of(table.resources.get(self.name))
 
     def _configuration(self, clock: Clock, anew: bool = False) -> Optional[drbd_config.ResourceConfig]:
         if self._config is None or anew:
@@ -178,13 +182,13 @@ class DrbdDriver84:
         dropped = False
         while True:
             facts = self.facts(clock)
-            if facts.absent:
+            if facts.disk is Disk.ABSENT:
                 return Outcome(True, "absent")
-            if facts.replica.role is Role.SECONDARY:
+            if facts.role is Role.SECONDARY:
                 how = self._block_secondary(facts, clock)
                 if how:
                     return Outcome(True, how)
-            elif facts.replica.role is Role.PRIMARY:
+            elif facts.role is Role.PRIMARY:
                 if not facts.connected and facts.frozen:
                     return Outcome(True, "frozen")
                 if facts.connected and not dropped:
@@ -198,24 +202,22 @@ class DrbdDriver84:
 
     def _block_secondary(self, facts: Facts, clock: Clock) -> str:
         """The word for how it is blocked, "" if it is not yet."""
-        disk = facts.replica.disk
+        disk = facts.disk
         if disk in (Disk.OUTDATED, Disk.INCONSISTENT, Disk.DISKLESS):
             return str(disk.value)
         if facts.connected:
-            return "secondary" if self._surely_connected(facts) else ""
+            return "secondary" if Link.UP in facts.links.values() else ""
         for minor in facts.minors:
             # Refused when the connection came back in between; the next look decides.
             self._try(clock, "drbdsetup", "outdate", str(minor))
         return ""
 
-    @staticmethod
-    def _surely_connected(facts: Facts) -> bool:
-        return any(link.link is Link.UP for _, link in facts.replica.peers)
-
     def _drop_all(self, facts: Facts, clock: Clock) -> bool:
-        for peer, link in facts.replica.peers:
-            if link.link is not Link.DOWN:
-                self._drop(peer, clock)
+        config = self._configuration(clock)
+        if config is None:
+            raise Failed("not in DRBD's configuration")
+        for peer in config.others(self._me):
+            self._drop(peer, clock)
         return True
 
     # --- drop, rehandle
@@ -232,12 +234,17 @@ class DrbdDriver84:
         if sum(self._kill_sockets(mine, theirs, clock) for mine, theirs in paths):
             return Outcome(True, "sockets")
         facts = self.facts(clock)
-        if facts.absent or not facts.peer_connected(peer):
+        if not self._connected_to(peer, facts, config):
             return Outcome(True, "not connected")
         target = self._connection(peer)
         self._do(clock, "drbdadm", "disconnect", "--force", target)
         self._do(clock, "drbdadm", "connect", target)
         return Outcome(True, "disconnect")
+
+    def _connected_to(self, peer: str, facts: Facts, config: Optional[drbd_config.ResourceConfig]) -> bool:
+        others = config.others(self._me) if config else ()
+        named = [drbd_events.peer_name(connection, {}, others) for connection, link in facts.links.items() if link is not Link.DOWN]
+        return peer in named or None in named
 
     def _connection(self, peer: str) -> str:
         """How drbdadm names the connection: 8.4 has one for each resource."""
@@ -259,7 +266,7 @@ class DrbdDriver84:
 
     def _rehandle(self, clock: Clock) -> Outcome:
         facts = self.facts(clock)
-        if facts.absent or facts.replica.role is not Role.PRIMARY or not facts.frozen:
+        if facts.disk is Disk.ABSENT or facts.role is not Role.PRIMARY or not facts.frozen:
             return Outcome(True, "not frozen")
         if facts.connected:
             return Outcome(False, "connected: nothing to ask about")
@@ -286,11 +293,11 @@ class DrbdDriver84:
 
     def _release(self, clock: Clock) -> Outcome:
         facts = self.facts(clock)
-        if facts.absent or facts.replica.role is Role.SECONDARY:
+        if facts.disk is Disk.ABSENT or facts.role is Role.SECONDARY:
             return Outcome(True, "not primary")
-        if facts.replica.role is not Role.PRIMARY or facts.connected:
+        if facts.role is not Role.PRIMARY or facts.connected:
             raise Failed("connected, or role unknown: not released")
-        if facts.replica.disk is Disk.DISKLESS and not facts.frozen and self._marker.exists():
+        if facts.disk is Disk.DISKLESS and not facts.frozen and self._marker.exists():
             return Outcome(True, "released before")
         if not facts.frozen:
             raise Failed("not frozen: not released")
@@ -302,13 +309,16 @@ class DrbdDriver84:
 
     def _still_blockable(self, clock: Clock) -> bool:
         facts = self.facts(clock)
-        return facts.replica.role is Role.PRIMARY and facts.frozen and not facts.connected
+        return facts.role is Role.PRIMARY and facts.frozen and not facts.connected
 
     def _end_users(self, facts: Facts, clock: Clock) -> int:
         """SIGKILL until every user has it pending. Raises Failed naming who cannot be ended."""
+        stacked = self._stacked(clock)
+        if stacked:
+            raise Failed("kernel-users: " + ", ".join(stacked)[:400])
         killed: set[int] = set()
-        quiet = 0
-        while quiet < 2:  # once more after the last one: it may have forked a moment before
+        again = True
+        while again:  # until a look finds nobody new: a process may have forked a moment before it was killed
             report = self._survey(facts.minors, clock)
             if report.kernel:
                 raise Failed("kernel-users: " + ", ".join(report.kernel)[:400])
@@ -316,16 +326,11 @@ class DrbdDriver84:
                 raise Failed("kernel-users: must not be killed: " + ", ".join(report.protected)[:400])
             fresh = set(report.killed) - killed
             killed |= fresh
-            quiet = 0 if report.left or fresh else quiet + 1
-            if quiet < 2:
-                time.sleep(POLL_S)
+            again = bool(report.left or fresh)
         return len(killed)
 
     def _survey(self, minors: Iterable[int], clock: Clock) -> device_users.Report:
         """device_users as a process of its own: reading /proc/PID/maps may hang."""
-        stacked = self._stacked(clock)
-        if stacked:
-            return device_users.Report([], [], stacked, [])
         words: List[str] = []
         for minor in minors:
             words += [f"{DRBD_MAJOR}:{minor}", f"/dev/drbd{minor}"]
@@ -355,9 +360,10 @@ class DrbdDriver84:
 
     def _fail_io(self, facts: Facts, clock: Clock) -> None:
         """8.4: detach --force, see that it is Diskless, only then resume-io."""
-        for minor in facts.minors:
-            self._do(clock, "drbdsetup", "detach", str(minor), "--force")
-        detached = self._await(clock, lambda now: now.replica.disk is Disk.DISKLESS)
+        if facts.disk is not Disk.DISKLESS:  # else a daemon before this one came that far
+            for minor in facts.minors:
+                self._do(clock, "drbdsetup", "detach", str(minor), "--force")
+        detached = self._await(clock, lambda now: now.disk is Disk.DISKLESS)
         if detached is None or not detached.frozen:
             raise Failed("detach --force did not leave it diskless and frozen: not resumed")
         with contextlib.suppress(OSError):
@@ -375,15 +381,15 @@ class DrbdDriver84:
 
     def _enforce(self, clock: Clock) -> Outcome:
         facts = self.facts(clock)
-        if facts.absent or facts.replica.role is not Role.SECONDARY:
+        if facts.disk is Disk.ABSENT or facts.role is not Role.SECONDARY:
             return Outcome(True, "nothing to do")
         done: List[str] = []
-        if facts.replica.disk is Disk.DISKLESS and self._marker.exists():
+        if facts.disk is Disk.DISKLESS and self._marker.exists():
             done.append(self._reattach(clock))
             facts = self.facts(clock)
-        if facts.replica.disk in (Disk.UPTODATE, Disk.CONSISTENT) and not facts.connected:
+        if facts.disk in (Disk.UPTODATE, Disk.CONSISTENT) and not facts.connected:
             done.append(self._block(clock).how)
-        if any(word == "StandAlone" for word in facts.connections):
+        if any(word == "StandAlone" for word in facts.words):
             done.append(self._reconnect(clock))
         elif facts.connected:
             self._connect_at, self._connect_pause = 0.0, RECONNECT_FIRST_S
@@ -393,14 +399,14 @@ class DrbdDriver84:
         """In this order: the disk must be outdated before the peer is met again."""
         self._try(clock, "drbdadm", "disconnect", self.name)
         self._do(clock, "drbdadm", "attach", self.name)
-        attached = self._await(clock, lambda now: now.replica.disk not in (Disk.DISKLESS, Disk.UNKNOWN))
+        attached = self._await(clock, lambda now: now.disk not in (Disk.DISKLESS, Disk.UNKNOWN))
         if attached is None:
             raise Failed("attach: the disk did not come back")
         for minor in attached.minors:
             self._try(clock, "drbdsetup", "outdate", str(minor))
         after = self.facts(clock)
-        if after.replica.disk not in (Disk.OUTDATED, Disk.INCONSISTENT):
-            raise Failed(f"attached, but not outdated ({after.replica.disk.value}): not connected")
+        if after.disk not in (Disk.OUTDATED, Disk.INCONSISTENT):
+            raise Failed(f"attached, but not outdated ({after.disk.value}): not connected")
         with contextlib.suppress(OSError):
             self._marker.unlink()
         self._do(clock, "drbdadm", "connect", self.name)
@@ -431,10 +437,10 @@ class DrbdDriver84:
 
     def _unblock(self, clock: Clock) -> Outcome:
         facts = self.facts(clock)
-        if facts.replica.disk in (Disk.UPTODATE, Disk.CONSISTENT):
+        if facts.disk in (Disk.UPTODATE, Disk.CONSISTENT):
             return Outcome(True, "not outdated")
-        if facts.replica.disk is not Disk.OUTDATED or facts.replica.role is not Role.SECONDARY or facts.connected:
-            raise Failed(f"{facts.replica.disk.value}, {facts.replica.role.value}: only an unconnected outdated Secondary is unblocked")
+        if facts.disk is not Disk.OUTDATED or facts.role is not Role.SECONDARY or facts.connected:
+            raise Failed(f"{facts.disk.value}, {facts.role.value}: only an unconnected outdated Secondary is unblocked")
         config = self._configuration(clock, anew=True)
         if config is None or self._me not in config.hosts:
             raise Failed("not in DRBD's configuration")
@@ -446,10 +452,10 @@ class DrbdDriver84:
                 self._write_gi(volume, wanted[volume], clock)
         finally:
             self._run(["drbdadm", "up", self.name], timeout_s=COMMAND_S)
-        after = self._await(clock, lambda now: now.replica.disk not in (Disk.DISKLESS, Disk.UNKNOWN, Disk.ABSENT))
-        if after is None or after.replica.disk not in (Disk.CONSISTENT, Disk.UPTODATE):
+        after = self._await(clock, lambda now: now.disk not in (Disk.DISKLESS, Disk.UNKNOWN, Disk.ABSENT))
+        if after is None or after.disk not in (Disk.CONSISTENT, Disk.UPTODATE):
             raise Failed("the mark is still there after `up`")
-        return Outcome(True, after.replica.disk.value)
+        return Outcome(True, after.disk.value)
 
     def _gi_attached(self, volume: drbd_config.Volume, clock: Clock) -> str:
         done = self._try(clock, "drbdsetup", "get-gi", str(volume.minor))
@@ -490,7 +496,7 @@ class DrbdDriver9(DrbdDriver84):
 
     def _unblock(self, clock: Clock) -> Outcome:
         facts = self.facts(clock)
-        if facts.replica.disk in (Disk.UPTODATE, Disk.CONSISTENT):
+        if facts.disk in (Disk.UPTODATE, Disk.CONSISTENT):
             return Outcome(True, "not outdated")
         # v09 meta-data is written by no documented command, and `primary --force` is never ours to give.
         raise Failed("DRBD 9 has no way to lift `outdated` without --force; let it resync, or decide by hand")
