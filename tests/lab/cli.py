@@ -1,7 +1,8 @@
 """Run a lab by hand: `python3 -m tests.lab.cli up`, then look at it, cut its links, and take it `down`.
 
 `up` leaves the lab in a background supervisor, which listens on a socket in its run directory and ends by itself after
---lifetime. Exit codes: 0 done, 1 the lab failed, 2 wrong usage, 3 no such lab is running; `exec` ends with the command's own code.
+--lifetime. Exit codes: 0 done, 1 the lab failed, 2 wrong usage, 3 no such lab is running; `exec` ends with the
+command's own code.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def run_dir() -> Path:
     chosen = os.environ.get("HEARTGATE_LAB_RUN")
-    path = Path(chosen) if chosen else Path("/run/heartgate-lab" if os.geteuid() == 0 else f"/tmp/heartgate-lab-{os.geteuid()}")
+    path = (
+        Path(chosen)
+        if chosen
+        else Path("/run/heartgate-lab" if os.geteuid() == 0 else f"/tmp/heartgate-lab-{os.geteuid()}")
+    )
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
@@ -59,7 +64,8 @@ class Supervisor:
 
     def status(self, _request: Dict[str, Any]) -> Dict[str, Any]:
         nodes = {
-            name: {"powered": node.powered(), "frozen": bool(getattr(node, "frozen", False))} for name, node in self.lab.nodes.items()
+            name: {"powered": node.powered(), "frozen": bool(getattr(node, "frozen", False))}
+            for name, node in self.lab.nodes.items()
         }
         cuts = getattr(self.lab, "cuts", None)
         known = cuts() if callable(cuts) else {}
@@ -91,7 +97,7 @@ class Supervisor:
         now = time.monotonic()
         entries = []
         for fencing in getattr(self.lab, "fencings", []):
-            entry = dict(vars(fencing)) if hasattr(fencing, "__dict__") else {"entry": str(fencing)}
+            entry: Dict[str, Any] = dict(vars(fencing)) if hasattr(fencing, "__dict__") else {"entry": str(fencing)}
             if isinstance(entry.get("asked_at"), float):
                 entry["seconds_ago"] = round(now - entry["asked_at"], 1)
             entries.append(entry)
@@ -107,7 +113,9 @@ class Supervisor:
         return self.lab.nodes[name]
 
     def answer(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        handlers = {name: getattr(self, name) for name in ("status", "exec", "cut", "mend", "power", "fence_log", "down")}
+        handlers = {
+            name: getattr(self, name) for name in ("status", "exec", "cut", "mend", "power", "fence_log", "down")
+        }
         try:
             return {"ok": handlers[request["op"]](request)}
         except Exception as error:  # whatever it was, the client is told
@@ -195,14 +203,25 @@ def up(given: argparse.Namespace) -> int:
         pass
     else:
         raise LabError(f"a {given.kind} lab is running already; `status` shows it, `down` ends it")
-    argv = [sys.executable, "-m", "tests.lab.cli", "supervise", "--lifetime", str(given.lifetime), "--suite", given.suite]
+    argv = [
+        sys.executable,
+        "-m",
+        "tests.lab.cli",
+        "supervise",
+        "--lifetime",
+        str(given.lifetime),
+        "--suite",
+        given.suite,
+    ]
     argv += ["--ns"] if given.kind == "ns" else []
     argv += ["--fresh"] if given.fresh else []
     for deb in given.deb:
         argv += ["--deb", str(Path(deb).resolve())]
     log = run_dir() / f"{given.kind}.log"
     with open(log, "wb") as out:
-        process = subprocess.Popen(argv, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(
+            argv, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        )
     try:
         _follow(process, log)
     except BaseException:
@@ -214,7 +233,7 @@ def up(given: argparse.Namespace) -> int:
     return 0
 
 
-def _follow(process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _follow(process: subprocess.Popen[bytes], log: Path) -> None:
     """Show the supervisor's progress until it is ready; LabError if it ends before."""
     deadline = time.monotonic() + SETUP_TIMEOUT_S
     with open(log, errors="replace") as lines:
@@ -259,7 +278,9 @@ def exec_(given: argparse.Namespace) -> int:
     if not argv:
         raise LabError("no command given: exec NODE -- COMMAND")
     stdin = sys.stdin.read() if given.stdin else ""
-    answer = ask(given.kind, given.timeout + 30, op="exec", node=given.node, argv=argv, timeout_s=given.timeout, stdin=stdin)
+    answer = ask(
+        given.kind, given.timeout + 30, op="exec", node=given.node, argv=argv, timeout_s=given.timeout, stdin=stdin
+    )
     sys.stdout.write(answer["stdout"])
     sys.stderr.write(answer["stderr"])
     return int(answer["rc"])
@@ -287,21 +308,38 @@ def fence_log(given: argparse.Namespace) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python3 -m tests.lab.cli", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = argparse.ArgumentParser(
+        prog="python3 -m tests.lab.cli", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = top.add_subparsers(dest="name", required=True, metavar="COMMAND")
 
     def add(name: str, action: Callable[[argparse.Namespace], int], text: Optional[str]) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text) if text else commands.add_parser(name)
-        sub.add_argument("--ns", dest="kind", action="store_const", const="ns", default="vm", help="the namespace lab (default: the VM lab)")
+        sub.add_argument(
+            "--ns",
+            dest="kind",
+            action="store_const",
+            const="ns",
+            default="vm",
+            help="the namespace lab (default: the VM lab)",
+        )
         sub.set_defaults(action=action)
         return sub
 
     for name, action, text in (("up", up, "start a lab in the background"), ("supervise", supervise, None)):
         sub = add(name, action, text)
-        sub.add_argument("--lifetime", type=float, default=3600.0, help="seconds after which it ends by itself (default 3600)")
-        sub.add_argument("--deb", action="append", default=[], help="package to install in the machines (VM lab; repeatable)")
+        sub.add_argument(
+            "--lifetime", type=float, default=3600.0, help="seconds after which it ends by itself (default 3600)"
+        )
+        sub.add_argument(
+            "--deb", action="append", default=[], help="package to install in the machines (VM lab; repeatable)"
+        )
         sub.add_argument("--suite", default="bookworm", help="Debian suite of the machines (VM lab)")
-        sub.add_argument("--fresh", action="store_true", help="boot and form the cluster now instead of using the saved state (VM lab)")
+        sub.add_argument(
+            "--fresh",
+            action="store_true",
+            help="boot and form the cluster now instead of using the saved state (VM lab)",
+        )
     add("status", status, "nodes, power, links and cuts").add_argument("--json", action="store_true")
     sub = add("exec", exec_, "run a command on a node and end with its exit code")
     sub.add_argument("--timeout", type=float, default=60.0)
@@ -311,7 +349,9 @@ def parser() -> argparse.ArgumentParser:
     sub = add("cut", cut, "cut a link")
     sub.add_argument("link")
     sub.add_argument("--node", help="only this node's end")
-    sub.add_argument("--direction", choices=("in", "out"), help="keep the carrier, lose this node's frames in one direction")
+    sub.add_argument(
+        "--direction", choices=("in", "out"), help="keep the carrier, lose this node's frames in one direction"
+    )
     add("mend", mend, "undo every cut of a link").add_argument("link")
     sub = add("power", power, "switch a node off or on, freeze or thaw it")
     sub.add_argument("action_", metavar="ACTION", choices=("off", "on", "freeze", "thaw"))

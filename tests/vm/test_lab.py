@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Iterator
 
 import pytest
@@ -11,6 +12,18 @@ from tests.lab.api import LabError, wait_until
 from tests.lab.vm.form import RESOURCE
 from tests.lab.vm.lab import VmLab
 from tests.lab.vm.machine import Machine
+
+SERVICE = """
+primitive drbd ocf:linbit:drbd params drbd_resource=r0 op monitor role=Promoted interval=20s op monitor role=Unpromoted interval=30s
+ms drbd-clone drbd meta promoted-max=1 clone-max=2 notify=true
+primitive fs ocf:heartbeat:Filesystem params device=/dev/drbd0 directory=/srv fstype=ext4
+primitive writer ocf:lab:writer params path=/srv/log
+group service fs writer
+colocation service-with-drbd inf: service drbd-clone:Promoted
+order drbd-before-service inf: drbd-clone:promote service:start
+"""
+
+pytestmark = pytest.mark.vm
 
 
 @pytest.fixture()
@@ -31,9 +44,17 @@ def carrier(node: Machine, link: str) -> str:
     return node.run(["cat", f"/sys/class/net/{link}/carrier"], check=False).stdout.strip()
 
 
+def lost(node: Machine) -> bool:
+    return connection(node) not in ("Connected", "")
+
+
 def wait_lost(lab: VmLab) -> None:
     for node in lab.nodes.values():
-        wait_until(f"{node.name} to notice the loss", lambda: connection(node) not in ("Connected", ""), timeout_s=20)
+        wait_until(
+            f"{node.name} to notice the loss",
+            partial(lost, node),
+            timeout_s=20,
+        )
 
 
 def test_restored_pair_is_quorate_and_up_to_date(pair: VmLab) -> None:
@@ -149,5 +170,28 @@ def test_writer_on_a_range_of_a_device_and_a_loss_is_found(pair: VmLab) -> None:
     pair.writes.start("nodea", "/dev/drbd0", writer="raw", start=1 << 20, length=1 << 20, count=20)
     pair.writes.wait_acks(20, writer="raw")
     assert pair.writes.verify("nodeb", "/dev/vdb", writer="raw").missing == set()
-    pair.nodes["nodea"].run(["dd", "if=/dev/zero", "of=/dev/drbd0", "bs=512", "seek=2050", "count=3", "oflag=direct", "conv=notrunc"])
+    pair.nodes["nodea"].run(
+        ["dd", "if=/dev/zero", "of=/dev/drbd0", "bs=512", "seek=2050", "count=3", "oflag=direct", "conv=notrunc"]
+    )
     assert {seq for _, seq in pair.writes.verify("nodeb", "/dev/vdb", writer="raw").missing} == {3, 4, 5}
+
+
+def test_writer_follows_the_service_and_nothing_acknowledged_is_lost(pair: VmLab) -> None:
+    """Stock agents: the active node's power is cut, the cluster fences it, the other goes on with every record."""
+    pair.quick_drbd()
+    first, other = pair.nodes["nodea"], pair.nodes["nodeb"]
+    first.run(["drbdadm", "primary", RESOURCE])
+    first.run(["mkfs.ext4", "-q", "/dev/drbd0"], timeout_s=60)
+    first.run(["drbdadm", "secondary", RESOURCE])
+    other.put("/root/cib", SERVICE)
+    other.run(["crm", "-w", "configure", "load", "update", "/root/cib"], timeout_s=120)
+    pair.writes.wait_acks(20, timeout_s=60)
+    active = pair.writes.acks()[-1].node
+    standby = "nodeb" if active == "nodea" else "nodea"
+    cut_at = time.monotonic()
+    pair.nodes[active].power_off()
+    pair.writes.wait_acks(20, node=standby, since=cut_at, timeout_s=90)
+    copy = pair.writes.verify(standby, "/srv/log")
+    assert copy.missing == set() and copy.damaged == 0
+    assert pair.writes.longest_pause(since=cut_at) > 1
+    assert {fencing.target for fencing in pair.fencings} == {active}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import List, Tuple
 
@@ -23,12 +23,12 @@ SECTOR_TIMEOUT_S = 8
 KERNEL_TIMEOUT_S = 30
 
 
-@lru_cache(maxsize=None)
+@cache
 def qemu_version() -> str:
     return subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
 
 
-@lru_cache(maxsize=None)
+@cache
 def cpu_model() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -37,7 +37,7 @@ def cpu_model() -> str:
 
 
 def accel_args(image: Image) -> Tuple[str, ...]:
-    """KVM where a machine was seen to boot with it, else software emulation. The answer is remembered until the next boot."""
+    """KVM where a machine was seen to boot with it, else software emulation. Remembered until the next boot."""
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text()
     remembered = cache_root() / f"kvm-{digest(boot_id, qemu_version(), image.kernel)}.json"
     try:

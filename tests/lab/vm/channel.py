@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import socket
@@ -17,7 +18,9 @@ CONNECT_TIMEOUT_S = 20.0
 class LineChannel:
     """A unix stream socket read line by line in a thread of its own."""
 
-    def __init__(self, path: str, on_line: Callable[[bytes], None], name: str, on_close: Optional[Callable[[], None]] = None) -> None:
+    def __init__(
+        self, path: str, on_line: Callable[[bytes], None], name: str, on_close: Optional[Callable[[], None]] = None
+    ) -> None:
         self.path, self._on_line, self._on_close = path, on_line, on_close
         self._socket = _connect(path)
         self._send_lock = threading.Lock()
@@ -31,10 +34,8 @@ class LineChannel:
                 raise LabError(f"{self.path}: {error} (is the machine off?)") from error
 
     def close(self) -> None:
-        try:
+        with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self._socket.close()
 
     def _read(self) -> None:
@@ -71,11 +72,13 @@ class Qmp:
     """QEMU's control protocol: one command at a time, events to a callback (in the reading thread)."""
 
     def __init__(self, path: str, name: str, on_event: Optional[Callable[[str, Dict[str, Any]], None]] = None) -> None:
-        self._answers: "queue.Queue[Dict[str, Any]]" = queue.Queue()
+        self._answers: queue.Queue[Dict[str, Any]] = queue.Queue()
         self._lock = threading.Lock()
         self._on_event = on_event
         self._name = name
-        self._channel = LineChannel(path, self._line, f"qmp-{name}", lambda: self._answers.put({"error": {"desc": "connection lost"}}))
+        self._channel = LineChannel(
+            path, self._line, f"qmp-{name}", lambda: self._answers.put({"error": {"desc": "connection lost"}})
+        )
         self.execute("qmp_capabilities")
 
     def execute(self, command: str, timeout_s: float = 20.0, **arguments: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ STATUS_OFF = 2
 
 @dataclass
 class Fencing:
-    """One power action asked for by a node. Times are host CLOCK_MONOTONIC seconds; `done_at` is None while it runs or if it was ignored."""
+    """One power action asked for by a node. Times: host CLOCK_MONOTONIC; no `done_at` while it runs or if ignored."""
 
     asked_at: float
     by: str
@@ -29,7 +30,7 @@ class Fencing:
 
 @dataclass
 class FenceFaults:
-    """What is wrong with the power controller. `unreachable_from`: these nodes get no answer at all and nothing happens."""
+    """What is wrong with the power controller. `unreachable_from`: these nodes get no answer and nothing happens."""
 
     unreachable_from: Set[str] = field(default_factory=set)
     fail: bool = False
@@ -64,14 +65,16 @@ class PowerController:
             rc, text = 1, str(error).replace("\n", " ")
         record.ok, record.detail = rc == 0, text
         record.done_at = time.monotonic()
-        try:
+        with contextlib.suppress(LabError):  # the asker itself may be gone
             self._nodes[by].answer_fence(f"{request_id} {rc} {text}".encode())
-        except LabError:  # the asker itself is gone
-            pass
 
-    def _act(self, record: Fencing) -> "tuple[int, str]":
+    def _act(self, record: Fencing) -> tuple[int, str]:
         if record.action in ("monitor", "list"):
-            return (1, "the power controller is broken") if self.faults.fail else (0, "|".join(f"{name}," for name in self._nodes))
+            return (
+                (1, "the power controller is broken")
+                if self.faults.fail
+                else (0, "|".join(f"{name}," for name in self._nodes))
+            )
         node = self._nodes.get(record.target)
         if node is None:
             return 1, f"no machine {record.target!r}"

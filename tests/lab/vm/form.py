@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Callable, List, Mapping, Sequence
 
@@ -30,7 +31,8 @@ COROSYNC_LINK = """
 def corosync_conf() -> str:
     links = "".join(COROSYNC_LINK.format(number=number) for number in (0, 1))
     nodes = "".join(
-        f"\n  node {{\n    name: {name}\n    nodeid: {number}\n    ring0_addr: {address(name, 'hb0')}\n    ring1_addr: {address(name, 'hb1')}\n  }}"
+        f"\n  node {{\n    name: {name}\n    nodeid: {number}\n    ring0_addr: {address(name, 'hb0')}\n"
+        f"    ring1_addr: {address(name, 'hb1')}\n  }}"
         for number, name in enumerate(NODES, 1)
     )
     return (
@@ -60,12 +62,20 @@ def drbd_resource(*, handlers: bool, net: Mapping[str, int], two_primaries: bool
 
 def seed_cib() -> str:
     """The first CIB, written before Pacemaker starts: with the default dc-deadtime alone it would idle for 20 s."""
-    options = {"stonith-enabled": "true", "dc-deadtime": "4s", "have-watchdog": "false", "cluster-infrastructure": "corosync"}
-    nvpairs = "".join(f'<nvpair id="cib-bootstrap-options-{name}" name="{name}" value="{value}"/>' for name, value in options.items())
+    options = {
+        "stonith-enabled": "true",
+        "dc-deadtime": "4s",
+        "have-watchdog": "false",
+        "cluster-infrastructure": "corosync",
+    }
+    nvpairs = "".join(
+        f'<nvpair id="cib-bootstrap-options-{name}" name="{name}" value="{value}"/>' for name, value in options.items()
+    )
     hosts = '<nvpair id="fence-lab-hosts" name="pcmk_host_list" value="nodea nodeb"/>'
     return (
-        '<cib crm_feature_set="3.6.1" validate-with="pacemaker-3.6" epoch="1" num_updates="0" admin_epoch="0"><configuration>'
-        f'<crm_config><cluster_property_set id="cib-bootstrap-options">{nvpairs}</cluster_property_set></crm_config><nodes/>'
+        '<cib crm_feature_set="3.6.1" validate-with="pacemaker-3.6" epoch="1" num_updates="0" admin_epoch="0">'
+        '<configuration><crm_config><cluster_property_set id="cib-bootstrap-options">'
+        f"{nvpairs}</cluster_property_set></crm_config><nodes/>"
         '<resources><primitive id="fence-lab" class="stonith" type="fence_lab">'
         f'<instance_attributes id="fence-lab-instance_attributes">{hosts}</instance_attributes>'
         '<operations><op id="fence-lab-monitor" name="monitor" interval="60s"/></operations></primitive></resources>'
@@ -101,7 +111,9 @@ def form(nodes: Mapping[str, Machine], debs: Sequence[Path]) -> None:
             node.run(["dpkg", "-i", *(f"/root/{deb.name}" for deb in debs)], timeout_s=180)
         node.run(["systemctl", "start", "corosync"], timeout_s=60)
         for unit in ("corosync", "pacemaker"):  # `systemctl enable` runs Perl and reloads systemd: half a minute here
-            node.run(["ln", "-sf", f"/lib/systemd/system/{unit}.service", "/etc/systemd/system/multi-user.target.wants/"])
+            node.run(
+                ["ln", "-sf", f"/lib/systemd/system/{unit}.service", "/etc/systemd/system/multi-user.target.wants/"]
+            )
         node.run(["modprobe", "-a", "drbd", "softdog"], timeout_s=60)
         node.run(["drbdadm", "create-md", "--force", RESOURCE], timeout_s=60)
         node.run(["drbdadm", "up", RESOURCE], timeout_s=60)
@@ -112,13 +124,19 @@ def form(nodes: Mapping[str, Machine], debs: Sequence[Path]) -> None:
 
     on_each(nodes, configure)
     first = nodes[NODES[0]]
-    wait_until("DRBD to connect", lambda: "Connected" in first.run(["drbdadm", "cstate", RESOURCE]).stdout, timeout_s=30)
+    wait_until(
+        "DRBD to connect", lambda: "Connected" in first.run(["drbdadm", "cstate", RESOURCE]).stdout, timeout_s=30
+    )
     first.run(["drbdadm", "--", "--clear-bitmap", "new-current-uuid", RESOURCE])
     wait_in_sync(nodes, timeout_s=30)
     progress(f"DRBD is up to date after {time.monotonic() - started:.1f} s")
     wait_online(nodes, timeout_s=60)
     progress(f"both nodes are online after {time.monotonic() - started:.1f} s")
-    wait_until("fence-lab to start", lambda: "is running on" in first.run(["crm_resource", "-W", "-r", "fence-lab"]).stdout, timeout_s=60)
+    wait_until(
+        "fence-lab to start",
+        lambda: "is running on" in first.run(["crm_resource", "-W", "-r", "fence-lab"]).stdout,
+        timeout_s=60,
+    )
     wait_idle(first, timeout_s=60)
     on_each(nodes, lambda node: None if node.run(["sync"]) else None)
     progress(f"cluster formed after {time.monotonic() - started:.1f} s")
@@ -130,12 +148,12 @@ def quorate(node: Machine) -> bool:
 
 def wait_in_sync(nodes: Mapping[str, Machine], timeout_s: float = 30.0) -> None:
     """Until both machines see both disks UpToDate over a live connection."""
+
+    def in_sync(node: Machine) -> bool:
+        return node.run(["drbdadm", "dstate", RESOURCE], check=False).stdout.startswith("UpToDate/UpToDate")
+
     for node in nodes.values():
-        wait_until(
-            f"{node.name} to see UpToDate/UpToDate",
-            lambda: node.run(["drbdadm", "dstate", RESOURCE], check=False).stdout.startswith("UpToDate/UpToDate"),
-            timeout_s=timeout_s,
-        )
+        wait_until(f"{node.name} to see UpToDate/UpToDate", partial(in_sync, node), timeout_s=timeout_s)
 
 
 def wait_online(nodes: Mapping[str, Machine], timeout_s: float = 60.0) -> None:
@@ -146,7 +164,7 @@ def wait_online(nodes: Mapping[str, Machine], timeout_s: float = 60.0) -> None:
         return report.count('online="true"') == len(nodes) and 'with_quorum="true"' in report
 
     for node in nodes.values():
-        wait_until(f"{node.name} to see both nodes online", lambda: online(node), timeout_s=timeout_s, interval_s=0.3)
+        wait_until(f"{node.name} to see both nodes online", partial(online, node), timeout_s=timeout_s, interval_s=0.3)
 
 
 def wait_idle(node: Machine, timeout_s: float = 60.0) -> None:
@@ -161,7 +179,9 @@ def wait_idle(node: Machine, timeout_s: float = 60.0) -> None:
     wait_until("the coordinator to be idle", idle, timeout_s=timeout_s, interval_s=0.2)
 
 
-def adjust_drbd(nodes: Mapping[str, Machine], *, handlers: bool, net: Mapping[str, int], two_primaries: bool = False) -> None:
+def adjust_drbd(
+    nodes: Mapping[str, Machine], *, handlers: bool, net: Mapping[str, int], two_primaries: bool = False
+) -> None:
     """Write the resource file anew on both machines and have DRBD take it over."""
     content = drbd_resource(handlers=handlers, net=net, two_primaries=two_primaries)
 

@@ -1,13 +1,12 @@
 """The Debian image both machines start from: root file system, kernel and a small initrd, built once and cached.
 
-Two layers, so that a change to the lab's own guest files costs a second and not a minute: the *root* (packages; keyed by
+Two layers, so that a change to the lab's own guest files costs a second and not minutes: the *root* (packages; keyed by
 the recipe below) and the *initrd* (modules and the guest files, copied over the root at every boot).
 """
 
 from __future__ import annotations
 
 import lzma
-import os
 import shlex
 import shutil
 import subprocess
@@ -19,26 +18,33 @@ from tests.lab.api import LabError
 from tests.lab.vm.paths import GUEST_DIR, built_aside, cache_root, digest, exclusive, progress
 
 SUITES = ("bookworm", "trixie")
-PACKAGES = (
-    "systemd systemd-sysv udev dbus kmod procps psmisc iproute2 iputils-ping ethtool fping strace less "
-    "linux-image-amd64 e2fsprogs xfsprogs dmsetup kpartx zstd "
-    "corosync pacemaker pacemaker-cli-utils pcs crmsh resource-agents fence-agents sbd drbd-utils "
-    "python3 python3-pyroute2 python3-systemd python3-pexpect "
-    "nfs-kernel-server targetcli-fb open-iscsi bridge-utils openvswitch-switch ppp tcpdump"
-).split()
+
+
+def _words(text: str) -> List[str]:
+    return text.split()
+
+
+PACKAGES = _words("""
+    systemd systemd-sysv udev dbus kmod procps psmisc iproute2 iputils-ping ethtool fping strace less
+    linux-image-amd64 e2fsprogs xfsprogs dmsetup kpartx zstd corosync pacemaker pacemaker-cli-utils pcs crmsh
+    resource-agents fence-agents sbd drbd-utils python3 python3-pyroute2 python3-systemd python3-pexpect
+    nfs-kernel-server targetcli-fb open-iscsi bridge-utils openvswitch-switch ppp tcpdump
+""")
 RENAMED_IN = {"trixie": {"fence-agents": "fence-agents-common"}}
 EXCLUDED_PATHS = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 # Tests may start these; nothing may start them by itself.
-DISABLED_UNITS = (
-    "corosync pacemaker pcsd pcsd-ruby nfs-server nfs-blkmap rpcbind rpcbind.socket openvswitch-switch sbd drbd iscsid iscsid.socket "
-    "open-iscsi rtslib-fb-targetctl corosync-notifyd pacemaker_remote crm_mon smartmontools"
-).split()
-MASKED_UNITS = (
-    "apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer "
-    "logrotate.timer man-db.timer systemd-timesyncd.service getty@tty1.service serial-getty@ttyS0.service "
-    "systemd-networkd.service networking.service systemd-random-seed.service systemd-update-utmp.service "
-    "systemd-tmpfiles-clean.timer rpc-statd-notify.service nfs-client.target modprobe@efi_pstore.service"
-).split()
+DISABLED_UNITS = _words("""
+    corosync pacemaker pcsd pcsd-ruby nfs-server nfs-blkmap rpcbind rpcbind.socket openvswitch-switch sbd drbd
+    iscsid iscsid.socket open-iscsi rtslib-fb-targetctl corosync-notifyd pacemaker_remote crm_mon
+    smartmontools
+""")
+MASKED_UNITS = _words("""
+    apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service
+    fstrim.timer logrotate.timer man-db.timer systemd-timesyncd.service getty@tty1.service
+    serial-getty@ttyS0.service systemd-networkd.service networking.service systemd-random-seed.service
+    systemd-update-utmp.service systemd-tmpfiles-clean.timer rpc-statd-notify.service nfs-client.target
+    modprobe@efi_pstore.service
+""")
 INITRD_MODULES = ("crc32c_generic", "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "ext4")
 ROOT_SIZE = "6G"
 
@@ -60,7 +66,7 @@ printf '[Manager]\\nDefaultTimeoutStopSec=20s\\n' > "$root/etc/systemd/system.co
 printf '/dev/vda / ext4 rw,relatime 0 0\\n' > "$root/etc/fstab"
 printf 'root:lab\\n' | chroot "$root" chpasswd
 rm -f "$root"/boot/initrd.img-* "$root"/var/cache/apt/*.bin
-"""
+"""  # noqa: E501
 
 
 @dataclass(frozen=True)
@@ -144,8 +150,16 @@ def _deb822(line: str) -> str:
 def _apt_options() -> List[str]:
     """The host's proxy and date settings: without them its mirror may not be usable."""
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout
-    wanted = ("Acquire::http::", "Acquire::https::", "Acquire::Check-Valid-Until", "Acquire::Check-Date", "Acquire::Retries")
-    return [f"--aptopt={line.rstrip(';')}" for line in dump.splitlines() if line.startswith(wanted) and '""' not in line]
+    wanted = (
+        "Acquire::http::",
+        "Acquire::https::",
+        "Acquire::Check-Valid-Until",
+        "Acquire::Check-Date",
+        "Acquire::Retries",
+    )
+    return [
+        f"--aptopt={line.rstrip(';')}" for line in dump.splitlines() if line.startswith(wanted) and '""' not in line
+    ]
 
 
 # ---- root
@@ -182,7 +196,7 @@ def _build_root(target: Path, suite: str, packages: List[str], customize: str) -
 
 
 def _extract_vmlinux(bzimage: Path) -> bytes:
-    """The ELF kernel inside a bzImage: QEMU starts it directly (PVH), which saves an emulated decompression at each boot."""
+    """The ELF kernel inside a bzImage: QEMU starts it directly (PVH), which saves an emulated decompression a boot."""
     data = bzimage.read_bytes()
     at = data.find(b"\xfd7zXZ\x00")
     if at >= 0:
@@ -234,7 +248,7 @@ def _build_initrd(target: Path, root_dir: Path) -> None:
     (stage / "init").chmod(0o755)
     shutil.copy("/bin/busybox", stage / "bin" / "busybox")
     for applet in APPLETS:
-        os.symlink("busybox", stage / "bin" / applet)
+        (stage / "bin" / applet).symlink_to("busybox")
     modules = _module_closure(root_dir)
     for name, path in modules:
         (stage / "modules" / name).write_bytes(_plain_module(path))
@@ -247,10 +261,12 @@ def _build_initrd(target: Path, root_dir: Path) -> None:
     for wants, unit in (("sysinit.target.wants", "lab-agent.service"), ("sysinit.target.wants", "lab-net.service")):
         directory = stage / "guest" / "etc/systemd/system" / wants
         directory.mkdir(parents=True, exist_ok=True)
-        os.symlink(f"../{unit}", directory / unit)
+        (directory / unit).symlink_to(f"../{unit}")
     listing = subprocess.run(["find", ".", "-print0"], cwd=stage, capture_output=True, check=True).stdout
     with open(target / "initrd.cpio", "wb") as out:
-        subprocess.run(["cpio", "-0", "-o", "-H", "newc", "-R", "0:0", "--quiet"], cwd=stage, input=listing, stdout=out, check=True)
+        subprocess.run(
+            ["cpio", "-0", "-o", "-H", "newc", "-R", "0:0", "--quiet"], cwd=stage, input=listing, stdout=out, check=True
+        )
     shutil.rmtree(stage)
 
 

@@ -22,11 +22,23 @@ from tests.lab.vm.spawn import NetNamespace
 from tests.lab.vm.writer import WriteLog
 
 DATA_SIZE = "192M"
-TOOLS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "mke2fs", "cpio", "zstd", "busybox", "unshare", "nsenter", "setpriv", "tc")
+TOOLS = (
+    "qemu-system-x86_64",
+    "qemu-img",
+    "mmdebstrap",
+    "mke2fs",
+    "cpio",
+    "zstd",
+    "busybox",
+    "unshare",
+    "nsenter",
+    "setpriv",
+    "tc",
+)
 
 
 class VmLab:
-    """Two virtual machines. Make one with `restore` (about a second) or `start` (a minute); end it with `down` or as a context manager."""
+    """Two virtual machines. Made with `restore` (a second) or `start` (a minute), ended with `down` or `with`."""
 
     def __init__(self, built: image.Image, debs: Sequence[Path], wall_clock_base: float) -> None:
         self.links: Sequence[str] = LINKS
@@ -38,7 +50,14 @@ class VmLab:
         self._namespace = NetNamespace()
         accel = accel_args(built)
         self.nodes: Mapping[str, Machine] = {
-            name: Machine(name, self._run_dir, built, accel, self._namespace, lambda: wall_clock_base + time.monotonic() - self._started)
+            name: Machine(
+                name,
+                self._run_dir,
+                built,
+                accel,
+                self._namespace,
+                lambda: wall_clock_base + time.monotonic() - self._started,
+            )
             for name in NODES
         }
         self.carrier_follows_power = True
@@ -52,7 +71,7 @@ class VmLab:
     # ---- making one
 
     @classmethod
-    def start(cls, debs: Sequence[Path] = (), suite: str = "bookworm", *, formed: bool = True) -> "VmLab":
+    def start(cls, debs: Sequence[Path] = (), suite: str = "bookworm", *, formed: bool = True) -> VmLab:
         """Boot two fresh machines; with `formed`, make a cluster of them (about a minute)."""
         check_tools()
         built = image.build(suite)
@@ -70,8 +89,8 @@ class VmLab:
         return lab
 
     @classmethod
-    def restore(cls, debs: Sequence[Path] = (), suite: str = "bookworm") -> "VmLab":
-        """A quorate cluster with an UpToDate pair, from its saved state (made now if there is none for these packages)."""
+    def restore(cls, debs: Sequence[Path] = (), suite: str = "bookworm") -> VmLab:
+        """A quorate cluster with an UpToDate pair, from its saved state (made now if there is none)."""
         check_tools()
         built = image.build(suite)
         saved = ensure_snapshot(built, [Path(deb) for deb in debs], suite)
@@ -91,10 +110,12 @@ class VmLab:
             raise
         return lab
 
-    def __enter__(self) -> "VmLab":
+    def __enter__(self) -> VmLab:
         return self
 
-    def __exit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]) -> None:
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
         self.down()
 
     def down(self) -> None:
@@ -145,7 +166,9 @@ class VmLab:
             for name, node in self.nodes.items():
                 peer = self.nodes[NODES[1 - NODES.index(name)]]
                 for link in LINKS:
-                    dark = (name, "carrier") in self._cuts.get(link, set()) or (self.carrier_follows_power and not peer.powered())
+                    dark = (name, "carrier") in self._cuts.get(link, set()) or (
+                        self.carrier_follows_power and not peer.powered()
+                    )
                     if dark != (link in node.dark_links):
                         node.set_carrier(link, not dark)
 
@@ -196,10 +219,11 @@ def check_tools() -> None:
 
 
 def ensure_snapshot(built: image.Image, debs: Sequence[Path], suite: str) -> Path:
-    """The directory with the saved cluster for this image, these packages, this QEMU and this processor; formed now if missing."""
-    recipe = (built.key, form.debs_key(debs), qemu_version(), cpu_model(), accel_args(built), machine_args(), DATA_SIZE,
-              form.corosync_conf(), form.seed_cib(), form.drbd_resource(handlers=bool(debs), net=form.SAVED_NET))  # fmt: skip
-    saved = cache_root() / f"cluster-{suite}-{digest(*recipe)}"
+    """The saved cluster for this image, these packages, this QEMU and this processor; formed now if missing."""
+    machine = (built.key, qemu_version(), cpu_model(), accel_args(built), machine_args(), DATA_SIZE)
+    resource = form.drbd_resource(handlers=bool(debs), net=form.SAVED_NET)
+    cluster = (form.debs_key(debs), form.corosync_conf(), form.seed_cib(), resource)
+    saved = cache_root() / f"cluster-{suite}-{digest(*machine, *cluster)}"
     with exclusive("cluster"):
         if not saved.is_dir():
             progress("forming a cluster to save (once; about a minute and a half)")

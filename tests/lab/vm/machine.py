@@ -59,7 +59,16 @@ def _devices(name: str, run_dir: Path, os_disk: Path, data_disk: Path) -> List[s
         argv += ["-netdev", f"dgram,id={link},local.type=inet,local.host=127.0.0.1,local.port={local},"
                             f"remote.type=inet,remote.host=127.0.0.1,remote.port={remote}"]  # fmt: skip
         argv += ["-device", f"virtio-net-pci,id=nic-{link},netdev={link},mac={mac},romfile=,speed=1000,duplex=full"]
-    argv += ["-device", "virtio-serial-pci,id=serial", "-device", "virtio-rng-pci", "-device", "i6300esb", "-action", "watchdog=reset"]
+    argv += [
+        "-device",
+        "virtio-serial-pci,id=serial",
+        "-device",
+        "virtio-rng-pci",
+        "-device",
+        "i6300esb",
+        "-action",
+        "watchdog=reset",
+    ]
     for port in PORTS:
         argv += ["-chardev", f"socket,id={port},path={run_dir}/{name}.{port},server=on,wait=off"]
         argv += ["-device", f"virtserialport,chardev={port},name=lab.{port}"]
@@ -87,7 +96,13 @@ class Machine:
     """A node of the VM lab. Times are host CLOCK_MONOTONIC seconds."""
 
     def __init__(
-        self, name: str, run_dir: Path, image: Image, accel: Sequence[str], namespace: NetNamespace, wall_clock: Callable[[], float]
+        self,
+        name: str,
+        run_dir: Path,
+        image: Image,
+        accel: Sequence[str],
+        namespace: NetNamespace,
+        wall_clock: Callable[[], float],
     ) -> None:
         self.name = name
         self.os_disk = run_dir / f"{name}.os.qcow2"
@@ -101,7 +116,7 @@ class Machine:
         self.dark_links: Set[str] = set()
         self._run_dir, self._image, self._accel, self._namespace = run_dir, image, accel, namespace
         self._wall_clock = wall_clock
-        self._process: Optional["subprocess.Popen[bytes]"] = None
+        self._process: Optional[subprocess.Popen[bytes]] = None
         self._qmp: Optional[Qmp] = None
         self._fence_qmp: Optional[Qmp] = None
         self._channels: Dict[str, LineChannel] = {}
@@ -151,7 +166,17 @@ class Machine:
         """Start QEMU, stopped: from the given saved state, or at power-on."""
         number = NODES.index(self.name) + 1
         wall = datetime.datetime.fromtimestamp(self._wall_clock(), datetime.timezone.utc)
-        argv = [*self._namespace.prefix(), QEMU, "-name", self.name, "-nodefaults", "-no-user-config", "-display", "none", "-S"]
+        argv = [
+            *self._namespace.prefix(),
+            QEMU,
+            "-name",
+            self.name,
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-S",
+        ]
         argv += ["-machine", MACHINE, *self._accel, "-smp", "1", "-m", str(MEMORY_MB)]
         argv += ["-rtc", f"base={wall:%Y-%m-%dT%H:%M:%S},clock=vm"]
         argv += ["-kernel", str(self._image.kernel), "-initrd", str(self._image.initrd)]
@@ -218,10 +243,14 @@ class Machine:
 
     def run(self, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: str = "", check: bool = True) -> Result:
         started = time.monotonic()
-        answer = self._ask({"op": "run", "argv": list(argv), "stdin": stdin, "timeout": timeout_s}, timeout_s, shlex.join(argv))
+        answer = self._ask(
+            {"op": "run", "argv": list(argv), "stdin": stdin, "timeout": timeout_s}, timeout_s, shlex.join(argv)
+        )
         result = Result(answer["rc"], answer["out"], answer["err"], time.monotonic() - started)
         if check and result.rc != 0:
-            raise CommandError(f"{self.name}: {shlex.join(argv)} ended with {result.rc}\n{result.stdout}{result.stderr}")
+            raise CommandError(
+                f"{self.name}: {shlex.join(argv)} ended with {result.rc}\n{result.stdout}{result.stderr}"
+            )
         return result
 
     def put(self, path: str, content: str, mode: int = 0o644) -> None:
@@ -240,11 +269,13 @@ class Machine:
             if self._agent_up.is_set() and self.boots and self.boots[-1].boot_id != after:
                 return self.boots[-1]
             if time.monotonic() > deadline:
-                raise LabError(f"{self.name}: no hello from a new boot within {timeout_s:g} s; console: {self.console()[-500:]}")
+                raise LabError(
+                    f"{self.name}: no hello from a new boot within {timeout_s:g} s; console: {self.console()[-500:]}"
+                )
             time.sleep(0.02)
 
     def console(self) -> str:
-        """The serial console since the machine was last switched on (kernel messages of a crash, mostly)."""
+        """The serial console since the machine was last switched on."""
         try:
             return (self._run_dir / f"{self.name}.console").read_text(errors="replace")
         except OSError:
@@ -314,7 +345,9 @@ class Machine:
         try:
             self._send(request)
             if not pending.done.wait(max(0.1, deadline - time.monotonic())):
-                raise LabError(f"{self.name}: {what}: no answer after {timeout_s + ANSWER_GRACE_S:g} s{' (frozen)' if self.frozen else ''}")
+                raise LabError(
+                    f"{self.name}: {what}: no answer after {timeout_s + ANSWER_GRACE_S:g} s{' (frozen)' if self.frozen else ''}"
+                )
         finally:
             del self._pending[request["id"]]
         if "lost" in pending.answer:
@@ -338,6 +371,5 @@ class Machine:
 
 
 def make_overlay(path: Path, backing: Path) -> None:
-    subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", os.fspath(backing), os.fspath(path)], check=True, capture_output=True
-    )
+    argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", os.fspath(backing), os.fspath(path)]
+    subprocess.run(argv, check=True, capture_output=True)

@@ -48,7 +48,7 @@ def exclusive(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def built_aside(final: Path) -> Iterator[Path]:
-    """A temporary directory beside `final` that becomes it by rename, or vanishes when the body fails or is interrupted.
+    """A temporary directory beside `final` that becomes it by rename, or vanishes when the body fails.
 
     Call it under `exclusive`: leftovers of a builder that was killed are swept here.
     """
@@ -57,8 +57,8 @@ def built_aside(final: Path) -> Iterator[Path]:
     aside = Path(tempfile.mkdtemp(prefix=f".building-{final.name}-", dir=final.parent))
     try:
         yield aside
-        os.chmod(aside, 0o755)
-        os.rename(aside, final)
+        aside.chmod(0o755)
+        aside.rename(final)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

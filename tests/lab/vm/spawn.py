@@ -11,11 +11,11 @@ from tests.lab.api import LabError
 
 
 class _Spawner(threading.Thread):
-    """Starts every child from one thread that lives as long as the process: PR_SET_PDEATHSIG follows the *thread* that forked."""
+    """Starts every child from one thread that lives on: PR_SET_PDEATHSIG follows the *thread* that forked."""
 
     def __init__(self) -> None:
         super().__init__(name="lab-spawner", daemon=True)
-        self._jobs: "queue.Queue[Tuple[Callable[[], Any], queue.Queue[Any]]]" = queue.Queue()
+        self._jobs: queue.Queue[Tuple[Callable[[], Any], queue.Queue[Any]]] = queue.Queue()
         self.start()
 
     def run(self) -> None:
@@ -27,7 +27,7 @@ class _Spawner(threading.Thread):
                 answer.put((None, error))
 
     def do(self, job: Callable[[], Any]) -> Any:
-        answer: "queue.Queue[Any]" = queue.Queue()
+        answer: queue.Queue[Any] = queue.Queue()
         self._jobs.put((job, answer))
         value, error = answer.get()
         if error is not None:
@@ -39,27 +39,29 @@ _spawner: Optional[_Spawner] = None
 _spawner_lock = threading.Lock()
 
 
-def spawn(argv: Sequence[str], *, stdout: Any = subprocess.DEVNULL, stderr: Any = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
+def spawn(
+    argv: Sequence[str], *, stdout: Any = subprocess.DEVNULL, stderr: Any = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     """Start a child that the kernel kills when this process ends, however it ends."""
     global _spawner
     with _spawner_lock:
         if _spawner is None or not _spawner.is_alive():
             _spawner = _Spawner()
     full = ["setpriv", "--pdeathsig", "KILL", *argv]
-    process: "subprocess.Popen[bytes]" = _spawner.do(
+    process: subprocess.Popen[bytes] = _spawner.do(
         lambda: subprocess.Popen(full, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True)
     )
     return process
 
 
-def end(process: "subprocess.Popen[bytes]", timeout_s: float = 10.0) -> None:
+def end(process: subprocess.Popen[bytes], timeout_s: float = 10.0) -> None:
     if process.poll() is None:
         process.kill()
     process.wait(timeout_s)
 
 
 class NetNamespace:
-    """A network namespace with loopback up, held by a sleeping child: no frame of the lab leaves it, and ports never clash."""
+    """A network namespace with loopback up, held by a sleeping child: no frame leaves it, ports never clash."""
 
     def __init__(self) -> None:
         self._holder = spawn(

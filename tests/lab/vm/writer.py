@@ -1,7 +1,7 @@
 """The host's record of acknowledged writes: what the service promised, kept outside the machines that may die.
 
-In the machine, `/usr/lib/lab/writer.py` (or the agent `ocf:lab:writer`, which follows the service) reports every write over a
-virtio-serial port as soon as it was acknowledged. Here the reports are counted, timed and compared with what a copy holds.
+In the machine, `/usr/lib/lab/writer.py` (or the agent `ocf:lab:writer`, which follows the service) reports every write
+over a virtio-serial port as soon as it was acknowledged. Here the reports are counted, timed and compared with a copy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ READER = "/usr/lib/lab/records.py"
 
 @dataclass(frozen=True)
 class Report:
-    """One line of a writer. `kind`: begin, ack, error (detail: errno) or end. `at`: host CLOCK_MONOTONIC seconds at arrival."""
+    """One line of a writer. `kind`: begin, ack, error (detail: errno) or end. `at`: arrival, host CLOCK_MONOTONIC."""
 
     at: float
     kind: str
@@ -62,10 +62,25 @@ class WriteLog:
             self._changed.notify_all()
 
     def start(
-        self, node: str, path: str, *, writer: str = "w0", start: int = 0, length: int = 0, interval_ms: float = 30.0, count: int = 0
+        self,
+        node: str,
+        path: str,
+        *,
+        writer: str = "w0",
+        start: int = 0,
+        length: int = 0,
+        interval_ms: float = 30.0,
+        count: int = 0,
     ) -> None:
         """Start a writer on a node (in the background): a file, or with `length` a range of a block device."""
-        argv = ["systemd-run", "--quiet", "--collect", f"--unit=lab-writer-{writer}", "--property=KillMode=process", PROGRAM]
+        argv = [
+            "systemd-run",
+            "--quiet",
+            "--collect",
+            f"--unit=lab-writer-{writer}",
+            "--property=KillMode=process",
+            PROGRAM,
+        ]
         argv += ["--writer", writer, "--path", path, "--start", str(start), "--length", str(length)]
         argv += ["--interval-ms", str(interval_ms), "--count", str(count)]
         seen = len(self.reports(writer))
@@ -108,7 +123,9 @@ class WriteLog:
                 if not self._changed.wait(max(0.0, deadline - time.monotonic())):
                     raise LabError(f"writer {writer} gave fewer than {reports} reports within {timeout_s:g} s")
 
-    def wait_acks(self, count: int, *, writer: str = "w0", node: Optional[str] = None, since: float = 0.0, timeout_s: float = 30.0) -> None:
+    def wait_acks(
+        self, count: int, *, writer: str = "w0", node: Optional[str] = None, since: float = 0.0, timeout_s: float = 30.0
+    ) -> None:
         """Until so many acknowledgements (of that node, after that time) have arrived."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -120,7 +137,7 @@ class WriteLog:
             time.sleep(0.02)
 
     def verify(self, node: str, path: str, *, writer: str = "w0", timeout_s: float = 120.0) -> Verification:
-        """Compare with a copy: a file, or a whole block device (`/dev/vdb` is what DRBD keeps below, readable at any time)."""
+        """Compare with a copy: a file, or a whole block device (`/dev/vdb`, below DRBD, can be read at any time)."""
         found: Dict[Tuple[str, str], Set[int]] = defaultdict(set)
         damaged = 0
         for line in self._nodes[node].run([READER, path], timeout_s=timeout_s).stdout.splitlines():

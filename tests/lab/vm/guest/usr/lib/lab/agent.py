@@ -1,4 +1,6 @@
 #!/usr/bin/python3 -IS
+# Nothing here that costs an import: it is started under emulation.
+# ruff: noqa: PTH103, PTH104, PTH120, PTH208, UP031, SIM105
 """The lab's hand in the machine: one JSON request a line on a virtio-serial port, one JSON answer a line.
 
 Outputs go to memory files and not to pipes, so that a daemon left behind by a command does not hold its answer back.
@@ -52,7 +54,13 @@ def run(request):
     try:
         try:
             process = subprocess.Popen(
-                request["argv"], stdin=stdin, stdout=out, stderr=err, env=ENVIRONMENT, cwd="/root", start_new_session=True
+                request["argv"],
+                stdin=stdin,
+                stdout=out,
+                stderr=err,
+                env=ENVIRONMENT,
+                cwd="/root",
+                start_new_session=True,
             )
         except OSError as error:
             return {"rc": 127 if error.errno == 2 else 126, "out": "", "err": "%s\n" % error}

@@ -1,5 +1,7 @@
 #!/usr/bin/python3 -IS
-"""Finds the writer's records in a file, or anywhere on a block device (read past the page cache), and prints them as ranges.
+# Nothing here that costs an import: it is started under emulation.
+# ruff: noqa: PTH103, PTH104, PTH120, PTH208, UP031, SIM105
+"""Finds the writer's records in a file, or anywhere on a block device (past the page cache), and prints them as ranges.
 
 One line for each unbroken range: writer run first last. Damaged records are counted on a last line: damaged N.
 """

@@ -1,8 +1,11 @@
 #!/usr/bin/python3 -IS
+# Nothing here that costs an import: it is started under emulation.
+# ruff: noqa: PTH103, PTH104, PTH120, PTH208, UP031, SIM105
 """Writes numbered records that are safe on disk one by one, and reports each to the host as soon as it is acknowledged.
 
-A record says by itself what it is (magic, writer, run, sequence, node, checksum), so that it can be found again in a file or
-anywhere on a device. The host has a report before the next write starts: a machine that dies loses nothing it reported.
+A record says by itself what it is (magic, writer, run, sequence, node, checksum), so that it can be found again in a
+file or anywhere on a device. The host has a report before the next write starts: a machine that dies loses nothing it
+reported.
 """
 
 import argparse
