@@ -54,22 +54,23 @@ def make_lab(kind: str, given: Dict[str, Any]) -> Any:
     return VmLab.start(debs, given["suite"]) if given["fresh"] else VmLab.restore(debs, given["suite"])
 
 
+def _frozen(node: Any) -> bool:
+    state = getattr(node, "frozen", False)
+    return bool(state() if callable(state) else state)
+
+
 class Supervisor:
     """Owns the lab; one thread per client, one JSON request and one answer each."""
 
     def __init__(self, kind: str, lab: Any, lifetime_s: float) -> None:
         self.kind, self.lab = kind, lab
         self.ends_at = time.monotonic() + lifetime_s
+        self.cuts: Dict[str, List[str]] = {}
         self.over = threading.Event()
 
     def status(self, _request: Dict[str, Any]) -> Dict[str, Any]:
-        nodes = {
-            name: {"powered": node.powered(), "frozen": bool(getattr(node, "frozen", False))}
-            for name, node in self.lab.nodes.items()
-        }
-        cuts = getattr(self.lab, "cuts", None)
-        known = cuts() if callable(cuts) else {}
-        links = {link: known.get(link, []) for link in self.lab.links}
+        nodes = {name: {"powered": node.powered(), "frozen": _frozen(node)} for name, node in self.lab.nodes.items()}
+        links = {link: self.cuts.get(link, []) for link in self.lab.links}
         return {"lab": self.kind, "nodes": nodes, "links": links, "ends_in_s": round(self.ends_at - time.monotonic())}
 
     def exec(self, request: Dict[str, Any]) -> Dict[str, Any]:
@@ -79,10 +80,13 @@ class Supervisor:
 
     def cut(self, request: Dict[str, Any]) -> Dict[str, Any]:
         self.lab.cut(request["link"], node=request["node"], direction=request["direction"])
+        text = " ".join(filter(None, (request["node"] or "both ends", request["direction"] or "carrier")))
+        self.cuts.setdefault(request["link"], []).append(text)
         return {}
 
     def mend(self, request: Dict[str, Any]) -> Dict[str, Any]:
         self.lab.mend(request["link"])
+        self.cuts.pop(request["link"], None)
         return {}
 
     def power(self, request: Dict[str, Any]) -> Dict[str, Any]:

@@ -13,14 +13,41 @@ from tests.lab.vm.form import RESOURCE
 from tests.lab.vm.lab import VmLab
 from tests.lab.vm.machine import Machine
 
-SERVICE = """
-primitive drbd ocf:linbit:drbd params drbd_resource=r0 op monitor role=Promoted interval=20s op monitor role=Unpromoted interval=30s
-ms drbd-clone drbd meta promoted-max=1 clone-max=2 notify=true
-primitive fs ocf:heartbeat:Filesystem params device=/dev/drbd0 directory=/srv fstype=ext4
-primitive writer ocf:lab:writer params path=/srv/log
-group service fs writer
-colocation service-with-drbd inf: service drbd-clone:Promoted
-order drbd-before-service inf: drbd-clone:promote service:start
+RESOURCES = """
+<resources>
+ <clone id="drbd-clone">
+  <meta_attributes id="drbd-meta">
+   <nvpair id="drbd-promotable" name="promotable" value="true"/><nvpair id="drbd-notify" name="notify" value="true"/>
+  </meta_attributes>
+  <primitive id="drbd" class="ocf" provider="linbit" type="drbd">
+   <instance_attributes id="drbd-attributes"><nvpair id="drbd-r" name="drbd_resource" value="r0"/></instance_attributes>
+   <operations>
+    <op id="drbd-start" name="start" interval="0" timeout="120s"/>
+    <op id="drbd-promote" name="promote" interval="0" timeout="90s"/>
+    <op id="drbd-promoted" name="monitor" role="Promoted" interval="20s" timeout="40s"/>
+    <op id="drbd-unpromoted" name="monitor" role="Unpromoted" interval="30s" timeout="40s"/>
+   </operations>
+  </primitive>
+ </clone>
+ <group id="service">
+  <primitive id="fs" class="ocf" provider="heartbeat" type="Filesystem">
+   <instance_attributes id="fs-attributes">
+    <nvpair id="fs-device" name="device" value="/dev/drbd0"/>
+    <nvpair id="fs-directory" name="directory" value="/srv"/><nvpair id="fs-type" name="fstype" value="ext4"/>
+   </instance_attributes>
+   <operations><op id="fs-start" name="start" interval="0" timeout="60s"/></operations>
+  </primitive>
+  <primitive id="writer" class="ocf" provider="lab" type="writer">
+   <instance_attributes id="w-attributes"><nvpair id="w-path" name="path" value="/srv/log"/></instance_attributes>
+  </primitive>
+ </group>
+</resources>
+"""
+CONSTRAINTS = """
+<constraints>
+ <rsc_colocation id="together" rsc="service" with-rsc="drbd-clone" with-rsc-role="Promoted" score="INFINITY"/>
+ <rsc_order id="after" first="drbd-clone" first-action="promote" then="service" then-action="start"/>
+</constraints>
 """
 
 pytestmark = pytest.mark.vm
@@ -183,9 +210,11 @@ def test_writer_follows_the_service_and_nothing_acknowledged_is_lost(pair: VmLab
     first.run(["drbdadm", "primary", RESOURCE])
     first.run(["mkfs.ext4", "-q", "/dev/drbd0"], timeout_s=60)
     first.run(["drbdadm", "secondary", RESOURCE])
-    other.put("/root/cib", SERVICE)
-    other.run(["crm", "-w", "configure", "load", "update", "/root/cib"], timeout_s=120)
-    pair.writes.wait_acks(20, timeout_s=60)
+    for section, content in (("resources", RESOURCES), ("constraints", CONSTRAINTS)):
+        # allow-create: add to what is there (the lab's fencing device) instead of replacing it
+        argv = ["cibadmin", "--modify", "--allow-create", "--scope", section, "--xml-pipe"]
+        other.run(argv, stdin=content, timeout_s=60)
+    pair.writes.wait_acks(20, timeout_s=120)
     active = pair.writes.acks()[-1].node
     standby = "nodeb" if active == "nodea" else "nodea"
     cut_at = time.monotonic()

@@ -10,14 +10,14 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple, Type
+from typing import Dict, List, Mapping, Optional, Sequence, Set, TextIO, Tuple, Type
 
 from tests.lab.api import LabError
 from tests.lab.vm import form, image
 from tests.lab.vm.accel import accel_args, cpu_model, qemu_version
 from tests.lab.vm.fencing import FenceFaults, Fencing, PowerController
 from tests.lab.vm.machine import LINKS, NODES, Machine, machine_args, make_overlay, udp_port
-from tests.lab.vm.paths import built_aside, cache_root, digest, exclusive, newest_only, progress
+from tests.lab.vm.paths import built_aside, cache_root, digest, exclusive, in_use, newest_only, progress
 from tests.lab.vm.spawn import NetNamespace
 from tests.lab.vm.writer import WriteLog
 
@@ -43,6 +43,7 @@ class VmLab:
     def __init__(self, built: image.Image, debs: Sequence[Path], wall_clock_base: float) -> None:
         self.links: Sequence[str] = LINKS
         self.debs = list(debs)
+        self._marks: List[TextIO] = []
         self._cuts: Dict[str, Set[Tuple[str, str]]] = {}
         self._filters: Dict[str, List[str]] = {}
         self._run_dir = Path(tempfile.mkdtemp(prefix="heartgate-vm-"))
@@ -94,8 +95,10 @@ class VmLab:
         check_tools()
         built = image.build(suite)
         saved = ensure_snapshot(built, [Path(deb) for deb in debs], suite)
+        mark = in_use(saved)
         facts = json.loads((saved / "facts.json").read_text())
         lab = cls(built, debs, facts["wall_clock"])
+        lab._marks.append(mark)
         try:
             for node in lab.nodes.values():
                 make_overlay(node.os_disk, saved / node.os_disk.name)
@@ -124,6 +127,8 @@ class VmLab:
             node.power_off()
         self._namespace.close()
         shutil.rmtree(self._run_dir, ignore_errors=True)
+        for mark in self._marks:
+            mark.close()
 
     # ---- links
 

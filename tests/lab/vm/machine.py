@@ -345,9 +345,8 @@ class Machine:
         try:
             self._send(request)
             if not pending.done.wait(max(0.1, deadline - time.monotonic())):
-                raise LabError(
-                    f"{self.name}: {what}: no answer after {timeout_s + ANSWER_GRACE_S:g} s{' (frozen)' if self.frozen else ''}"
-                )
+                frozen = " (frozen)" if self.frozen else ""
+                raise LabError(f"{self.name}: {what}: no answer after {timeout_s + ANSWER_GRACE_S:g} s{frozen}")
         finally:
             del self._pending[request["id"]]
         if "lost" in pending.answer:

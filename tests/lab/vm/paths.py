@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, TextIO
 
 GUEST_DIR = Path(__file__).resolve().parent / "guest"
 _STARTED = time.monotonic()
@@ -63,9 +63,28 @@ def built_aside(final: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def newest_only(parent: Path, prefix: str, keep: Path, count: int = 2) -> None:
-    """Delete all but `keep` and the `count - 1` most recently used directories of one kind: they are large."""
-    others = sorted((p for p in parent.glob(f"{prefix}*") if p.is_dir() and p != keep), key=lambda p: p.stat().st_atime)
+def in_use(directory: Path) -> TextIO:
+    """Mark a cached directory as needed until the returned file is closed (or this process ends)."""
+    handle = open(directory / "in-use", "a")  # noqa: SIM115
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    (directory / "in-use").touch()
+    return handle
+
+
+def newest_only(parent: Path, prefix: str, keep: Path, count: int) -> None:
+    """Delete all but `keep` and the `count - 1` most recently used directories of one kind (never one in use)."""
+    others = [path for path in parent.glob(f"{prefix}*") if path.is_dir() and path != keep]
+    others.sort(key=_last_used)
     for stale in others[: max(0, len(others) - (count - 1))]:
-        progress(f"removing stale {stale.name}")
-        shutil.rmtree(stale, ignore_errors=True)
+        with open(stale / "in-use", "a") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            progress(f"removing stale {stale.name}")
+            shutil.rmtree(stale, ignore_errors=True)
+
+
+def _last_used(directory: Path) -> float:
+    mark = directory / "in-use"
+    return (mark if mark.exists() else directory).stat().st_mtime
