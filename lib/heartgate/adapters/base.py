@@ -1,8 +1,8 @@
 """What the daemon expects of its adapters: a carrier, replication drivers, a cluster.
 
-The daemon has one loop thread. Everything that has a file descriptor is read there, without blocking. Everything that may
-take time (`drbdadm`, `fuser`, `stonith_admin`, flushes) is a plain blocking method, which the daemon calls in a worker thread with a
-deadline, and whose outcome comes back through the mailbox.
+The daemon has one loop thread. Everything that has a file descriptor is read there, without blocking. Everything that
+may take time (`drbdadm`, `fuser`, `stonith_admin`, flushes) is a plain blocking method, which the daemon calls in a
+worker thread with a deadline, and whose outcome comes back through the mailbox.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Delivery:
 
 @dataclass(frozen=True)
 class View:
-    """Who can be heard now. reachable: nodes with a daemon in the group; online: Corosync's members; quorate: None if unknown."""
+    """Who can be heard now. reachable: nodes with a daemon in the group; online: Corosync's members; quorate: None if
+    unknown."""
 
     reachable: Tuple[str, ...]
     online: Tuple[str, ...]
@@ -66,30 +67,35 @@ class Problem:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of one driver operation. how: frozen, outdated, absent, ... or the reason of the failure, for the journal."""
+    """Result of one driver operation. how: frozen, outdated, absent, ... or the reason of the failure, for the
+    journal."""
 
     ok: bool
     how: str
 
 
 class Driver(Protocol):
-    """Replication of one device. All methods but `name` block and are called in a worker thread, one at a time a device."""
+    """Replication of one device. All methods but `name` block and are called in a worker thread, one at a time a
+    device."""
 
     name: str  # resource name, as in the configuration of the replication
 
     def check(self, nodes: Sequence[str]) -> Sequence[Problem]:
-        """What is wrong with the set-up (fencing policy, handlers, protocol, device); nodes: names that hold a replica."""
+        """What is wrong with the set-up (fencing policy, handlers, protocol, device); nodes: names that hold a
+        replica."""
 
     def block(self, replica: Replica, deadline_s: float) -> Outcome:
-        """Make the local replica refuse. ok only when it is certain: Secondary (then outdated too, where the kernel lets us),
-        frozen Primary, or not configured. Drops the connection first if the replica is Primary and still connected."""
+        """Make the local replica refuse. ok only when it is certain: Secondary (then outdated too, where the kernel
+        lets us), frozen Primary, or not configured. Drops the connection first if the replica is Primary and still
+        connected."""
 
     def release(self, replica: Replica, deadline_s: float) -> Outcome:
-        """Blocked, Primary and frozen: end the users (SIGKILL) before I/O is made to fail, never the other way round."""
+        """Blocked, Primary and frozen: end the users (SIGKILL) before I/O is made to fail, never the other way
+        round."""
 
     def enforce_blocked(self, replica: Replica, deadline_s: float) -> Outcome:
-        """Called while blocked whenever facts change: re-attach after a release and a demotion, outdate when unconnected and
-        Secondary, connect when StandAlone. Idempotent; does nothing where nothing is to be done."""
+        """Called while blocked whenever facts change: re-attach after a release and a demotion, outdate when
+        unconnected and Secondary, connect when StandAlone. Idempotent; does nothing where nothing is to be done."""
 
     def unblock(self, replica: Replica, deadline_s: float) -> Outcome:
         """Lift a persistent `outdated` of a copy that was chosen to serve."""
@@ -102,24 +108,26 @@ class Driver(Protocol):
 
 
 class Source(Protocol):
-    """Facts of all devices of one kind of replication. One for all devices, since a process for each would cost too much.
+    """Facts of all devices of one kind of replication. One for all devices, since a process for each would cost too
+    much.
 
-    Each kind has an `add(resource, ...)`, which makes the device known (and told about even if its replication has never heard of it),
-    and a `discard(resource)`."""
+    Each kind has an `add(resource, ...)`, which makes the device known (and told about even if its replication has
+    never heard of it), and a `discard(resource)`."""
 
     def fileno(self) -> int:
         """Changes when the source restarts: ask again after every read()."""
 
     def read(self) -> Mapping[str, Replica]:
-        """Changed devices since the last call; UNKNOWN_REPLICA for every known device when the source died (it restarts by
-        itself with a growing pause, and then tells everything anew). Never blocks."""
+        """Changed devices since the last call; UNKNOWN_REPLICA for every known device when the source died (it restarts
+        by itself with a growing pause, and then tells everything anew). Never blocks."""
 
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class FenceSeen:
-    """A fencing in Pacemaker's history. key: identity of the history entry, so that old ones can be told from new ones."""
+    """A fencing in Pacemaker's history. key: identity of the history entry, so that old ones can be told from new
+    ones."""
 
     node: str
     key: str

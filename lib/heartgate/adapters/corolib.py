@@ -1,6 +1,7 @@
 """What all of Corosync's client libraries have in common, for ctypes: error codes, loading, checking.
 
-Written from corotypes.h of Corosync 3.1.7; the library versions named by the callers are the ABI that this was tried with.
+Written from corotypes.h of Corosync 3.1.7; the library versions named by the callers are the ABI that this was tried
+with.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def prototype(library: ctypes.CDLL, name: str, *argtypes: Any) -> Any:
 
 
 def hung_up(fds: Sequence[int]) -> Optional[int]:
-    """The first of these descriptors whose other end is gone. cpg_dispatch() itself returns CS_OK when Corosync has ended."""
+    """The first of these descriptors whose other end is gone. cpg_dispatch() itself returns CS_OK when Corosync has
+    ended."""
     poller = select.poll()
     for fd in fds:
         poller.register(fd, select.POLLHUP | select.POLLERR)

@@ -1,7 +1,7 @@
 """Corosync beside its process groups: names of nodes, quorum, and the state of each knet link.
 
-libcmap.so.4 and libquorum.so.5 by ctypes (headers of Corosync 3.1.7). Every call is a round trip to the corosync process (about 0.1 ms)
-and blocks for as long as that process is stopped, so poll in a worker thread.
+libcmap.so.4 and libquorum.so.5 by ctypes (headers of Corosync 3.1.7). Every call is a round trip to the corosync
+process (about 0.1 ms) and blocks for as long as that process is stopped, so poll in a worker thread.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ Value = Union[int, str, bytes]
 
 
 class LinkStat(NamedTuple):
-    """One knet link to one other node, as this node sees it. Counters (packets since the start of Corosync) are None where Corosync
-    does not tell them. While only one direction is lost `connected` is False on both sides; rx_ping still rises on the side whose
-    sending is lost."""
+    """One knet link to one other node, as this node sees it. Counters (packets since the start of Corosync) are None
+    where Corosync does not tell them. While only one direction is lost `connected` is False on both sides; rx_ping
+    still rises on the side whose sending is lost."""
 
     node: str
     link: int
@@ -93,7 +93,7 @@ class Cmap:
         self._retry("cmap_initialize", lambda: int(self._library.initialize_map(ctypes.byref(self._handle), which)))
         self._open = True
 
-    def __enter__(self) -> "Cmap":
+    def __enter__(self) -> Cmap:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -164,7 +164,8 @@ def _decode(raw: bytes, kind: int) -> Value:
     return raw
 
 
-# --- names ----------------------------------------------------------------------------------------------------------------
+# --- names
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def node_names() -> Mapping[int, str]:
@@ -220,7 +221,8 @@ def _is_address(name: str) -> bool:
     return False
 
 
-# --- links ----------------------------------------------------------------------------------------------------------------
+# --- links
+# ----------------------------------------------------------------------------------------------------------------
 
 
 class LinkStats:
@@ -254,10 +256,13 @@ class LinkStats:
         prefix = f"stats.knet.node{node}.link{link}."
         connected = self._cmap.get_int(prefix + "connected")
         counters = {field: self._cmap.get_int(prefix + key) for field, key in COUNTERS.items()}
-        return LinkStat(self._names.get(node, f"#{node}"), link, None if connected is None else connected != 0, **counters)
+        return LinkStat(
+            self._names.get(node, f"#{node}"), link, None if connected is None else connected != 0, **counters
+        )
 
 
-# --- quorum ---------------------------------------------------------------------------------------------------------------
+# --- quorum
+# ---------------------------------------------------------------------------------------------------------------
 
 _QuorumNotify = ctypes.CFUNCTYPE(
     None, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32, ctypes.POINTER(ctypes.c_uint32)
@@ -269,7 +274,8 @@ class _QuorumCallbacks(ctypes.Structure):
 
 
 class Quorum:
-    """Follows whether this partition is quorate. `quorate` is None until told, and where no quorum provider is configured."""
+    """Follows whether this partition is quorate. `quorate` is None until told, and where no quorum provider is
+    configured."""
 
     def __init__(self) -> None:
         library = corolib.load(QUORUM_SONAME)
@@ -285,7 +291,10 @@ class Quorum:
         # Referenced for as long as the library may call it.
         self._callbacks = _QuorumCallbacks(_QuorumNotify(self._notified))
         kind = ctypes.c_uint32(0)
-        corolib.check("quorum_initialize", initialize(ctypes.byref(self._handle), ctypes.byref(self._callbacks), ctypes.byref(kind)))
+        corolib.check(
+            "quorum_initialize",
+            initialize(ctypes.byref(self._handle), ctypes.byref(self._callbacks), ctypes.byref(kind)),
+        )
         try:
             fd = ctypes.c_int(-1)
             corolib.check("quorum_fd_get", fd_get(self._handle, ctypes.byref(fd)))
@@ -311,6 +320,8 @@ class Quorum:
             self._finalize(self._handle)
             self._handle.value = 0
 
-    def _notified(self, _handle: int, quorate: int, _ring: int, entries: int, members: "ctypes._Pointer[ctypes.c_uint32]") -> None:
+    def _notified(
+        self, _handle: int, quorate: int, _ring: int, entries: int, members: ctypes._Pointer[ctypes.c_uint32]
+    ) -> None:
         self.quorate = quorate != 0
         self.members = tuple(members[index] for index in range(entries))

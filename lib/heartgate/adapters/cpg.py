@@ -1,10 +1,12 @@
 """The network carrier: a Corosync closed process group, by ctypes on libcpg.so.4 (headers of Corosync 3.1.7).
 
-Messages and changes of the group come in one total order, the same on every node; so do changes of Corosync's own membership, which is
-why they are taken from CPG's totem callback and only the quorate flag from libquorum. The sender hears its own messages too.
+Messages and changes of the group come in one total order, the same on every node; so do changes of Corosync's own
+membership, which is why they are taken from CPG's totem callback and only the quorate flag from libquorum. The sender
+hears its own messages too.
 
-libcpg waits without a limit for an answer of the corosync process. So a thread does the sending: a stopped Corosync must not stop the
-daemon's loop. cpg_dispatch() only reads what is there. Making a carrier does wait: do that in a worker thread.
+libcpg waits without a limit for an answer of the corosync process. So a thread does the sending: a stopped Corosync
+must not stop the daemon's loop. cpg_dispatch() only reads what is there. Making a carrier does wait: do that in a
+worker thread.
 """
 
 from __future__ import annotations
@@ -54,7 +56,15 @@ class _IoVec(ctypes.Structure):
 _Addresses = ctypes.POINTER(_Address)
 _DeliverFn = ctypes.CFUNCTYPE(None, _handle, ctypes.POINTER(_Name), _uint32, _uint32, ctypes.c_void_p, ctypes.c_size_t)
 _ConfchgFn = ctypes.CFUNCTYPE(
-    None, _handle, ctypes.POINTER(_Name), _Addresses, ctypes.c_size_t, _Addresses, ctypes.c_size_t, _Addresses, ctypes.c_size_t
+    None,
+    _handle,
+    ctypes.POINTER(_Name),
+    _Addresses,
+    ctypes.c_size_t,
+    _Addresses,
+    ctypes.c_size_t,
+    _Addresses,
+    ctypes.c_size_t,
 )
 _TotemFn = ctypes.CFUNCTYPE(None, _handle, _RingId, _uint32, ctypes.POINTER(_uint32))
 
@@ -76,7 +86,12 @@ class _Library:
         library = corolib.load(SONAME)
         name, iovec = ctypes.POINTER(_Name), ctypes.POINTER(_IoVec)
         self.initialize = corolib.prototype(
-            library, "cpg_model_initialize", ctypes.POINTER(_handle), ctypes.c_int, ctypes.POINTER(_ModelV1), ctypes.c_void_p
+            library,
+            "cpg_model_initialize",
+            ctypes.POINTER(_handle),
+            ctypes.c_int,
+            ctypes.POINTER(_ModelV1),
+            ctypes.c_void_p,
         )
         self.finalize = corolib.prototype(library, "cpg_finalize", _handle)
         self.fd_get = corolib.prototype(library, "cpg_fd_get", _handle, ctypes.POINTER(ctypes.c_int))
@@ -127,7 +142,10 @@ class CpgCarrier:
             DELIVER_INITIAL_TOTEM_CONF,
         )
         data = ctypes.byref(self._callbacks)
-        self._patiently("cpg_model_initialize", lambda: self._library.initialize(ctypes.byref(self._handle), CPG_MODEL_V1, data, None))
+        self._patiently(
+            "cpg_model_initialize",
+            lambda: self._library.initialize(ctypes.byref(self._handle), CPG_MODEL_V1, data, None),
+        )
         fd = ctypes.c_int(-1)
         corolib.check("cpg_fd_get", self._library.fd_get(self._handle, ctypes.byref(fd)))
         self._fd = fd.value
@@ -151,8 +169,8 @@ class CpgCarrier:
         return self._epoll.fileno()
 
     def send(self, payload: bytes) -> None:
-        """Queue a message for everybody in the group. Raises ValueError when it is too large, CarrierBusy when Corosync has not taken
-        the earlier ones yet, CarrierLost."""
+        """Queue a message for everybody in the group. Raises ValueError when it is too large, CarrierBusy when Corosync
+        has not taken the earlier ones yet, CarrierLost."""
         if len(payload) > MAX_PAYLOAD:
             raise ValueError(f"message of {len(payload)} bytes, at most {MAX_PAYLOAD} are sent")
         if self._closed or self._failure is not None:
@@ -160,7 +178,8 @@ class CpgCarrier:
         self._sender.put(bytes(payload))
 
     def dispatch(self) -> Sequence[Union[Delivery, View]]:
-        """Everything that has arrived, in order; never blocks. Raises CarrierLost; what arrived before is given out first."""
+        """Everything that has arrived, in order; never blocks. Raises CarrierLost; what arrived before is given out
+        first."""
         if self._closed:
             raise CarrierLost("closed")
         assert self._quorum is not None

@@ -8,11 +8,12 @@ prints one JSON object: {"killed": [PID...], "left": [[PID, why]...], "kernel": 
     kernel     users inside the kernel, which no signal ends
     protected  users that must not be killed (init, this program and those who started it)
 
-Nothing here may run into the frozen device: no stat() on its file systems, no statfs, no open. /proc tells the mount of a descriptor (fdinfo's
-mnt_id) and the path of the rest (readlink does not touch the file). /proc/PID/maps may wait for a lock of that process, which is why this
-is a program of its own that can be killed, and why there is --no-maps.
+Nothing here may run into the frozen device: no stat() on its file systems, no statfs, no open. /proc tells the mount of
+a descriptor (fdinfo's mnt_id) and the path of the rest (readlink does not touch the file). /proc/PID/maps may wait for
+a lock of that process, which is why this is a program of its own that can be killed, and why there is --no-maps.
 """
 
+# ruff: noqa: PTH115, PTH116, PTH208
 from __future__ import annotations
 
 import contextlib
@@ -36,7 +37,8 @@ class Mount(NamedTuple):
 
 
 class Target(NamedTuple):
-    """The devices in question. mounts: ids of their mounts in every mount namespace; points: (namespace, mount point)."""
+    """The devices in question. mounts: ids of their mounts in every mount namespace; points: (namespace, mount
+    point)."""
 
     devices: Set[str]
     paths: Set[str]
@@ -94,7 +96,9 @@ def parse_mountinfo(text: str) -> List[Mount]:
         fields, rest = left.split(" "), right.split(" ")
         if dash and len(fields) >= 6 and len(rest) >= 2 and fields[0].isdigit():
             options = rest[2] if len(rest) > 2 else ""
-            mounts.append(Mount(int(fields[0]), fields[2], unescape(fields[4]), rest[0], unescape(rest[1]), unescape(options)))
+            mounts.append(
+                Mount(int(fields[0]), fields[2], unescape(fields[4]), rest[0], unescape(rest[1]), unescape(options))
+            )
     return mounts
 
 
@@ -122,7 +126,11 @@ def our_mounts(world: World, target: Target, mounts: List[Mount]) -> List[Mount]
 
 
 def _is_ours(world: World, target: Target, mount: Mount, ours: List[Mount], mounts: List[Mount]) -> bool:
-    if mount.dev in target.devices or mount.source in target.paths or world.block_number(mount.source) in target.devices:
+    if (
+        mount.dev in target.devices
+        or mount.source in target.paths
+        or world.block_number(mount.source) in target.devices
+    ):
         return True
     if any(mount.dev == other.dev for other in ours):
         return True
@@ -135,7 +143,8 @@ def _is_ours(world: World, target: Target, mount: Mount, ours: List[Mount], moun
     return any(owner(source, mounts) in ours for source in sources if source.startswith("/"))
 
 
-# --- users inside the kernel ------------------------------------------------------------------------------------------------
+# --- users inside the kernel
+# ------------------------------------------------------------------------------------------------
 
 
 def kernel_users(world: World, target: Target, mounts: List[Mount], ours: List[Mount]) -> List[str]:
@@ -212,7 +221,8 @@ def _exports(world: World) -> Set[str]:
     return found
 
 
-# --- processes --------------------------------------------------------------------------------------------------------------
+# --- processes
+# --------------------------------------------------------------------------------------------------------------
 
 
 def pids(world: World) -> List[int]:
@@ -230,7 +240,11 @@ class Namespaces:
 
     def of(self, pid: int) -> Tuple[List[Mount], List[Mount]]:
         """(all mounts, ours) as this process sees them."""
-        key = self._world.link(f"{self._world.proc}/{pid}/ns/mnt") + "|" + self._world.link(f"{self._world.proc}/{pid}/root")
+        key = (
+            self._world.link(f"{self._world.proc}/{pid}/ns/mnt")
+            + "|"
+            + self._world.link(f"{self._world.proc}/{pid}/root")
+        )
         if key not in self._tables:
             mounts = parse_mountinfo(self._world.read(f"{self._world.proc}/{pid}/mountinfo"))
             ours = our_mounts(self._world, self._target, mounts)
@@ -299,7 +313,9 @@ def _maps_are_ours(world: World, target: Target, source: str, mounts: List[Mount
 def kill_pending(world: World, pid: int) -> bool:
     """SIGKILL is pending for every thread (each gets it in its own set), or the process has ended already."""
     for task in world.listing(f"{world.proc}/{pid}/task"):
-        fields = dict(line.partition(":")[::2] for line in world.read(f"{world.proc}/{pid}/task/{task}/status").splitlines())
+        fields = dict(
+            line.partition(":")[::2] for line in world.read(f"{world.proc}/{pid}/task/{task}/status").splitlines()
+        )
         if fields.get("State", "Z").strip()[:1] in ("Z", "X"):
             continue
         if not (int(fields.get("SigPnd", "0"), 16) | int(fields.get("ShdPnd", "0"), 16)) & SIGKILL_BIT:

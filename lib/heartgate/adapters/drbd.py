@@ -1,6 +1,7 @@
 """DRBD: facts of all resources from one `drbdsetup events2`, and the driver that fits the kernel module.
 
-Commands (`drbdadm dump-xml`, `get-gi`) run in a thread of the source, whose answers come out of read() as further changes.
+Commands (`drbdadm dump-xml`, `get-gi`) run in a thread of the source, whose answers come out of read() as further
+changes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ NO_GENERATION = Generation()
 
 
 class DrbdSource:
-    """Source for all DRBD resources. Create and use it in the loop's thread; that thread must live as long as the daemon.
+    """Source for all DRBD resources. Create and use it in the loop's thread; that thread must live as long as the
+    daemon.
 
     me: this node's name, as in the configuration's `on` sections.
     """
@@ -130,7 +132,7 @@ class DrbdSource:
     def _current(self) -> Dict[str, Replica]:
         names = self._wanted | set(self._table.resources) | set(self._told)
         if not self._table.complete:
-            return {name: UNKNOWN_REPLICA for name in names}
+            return dict.fromkeys(names, UNKNOWN_REPLICA)
         return {name: self._facts(name) for name in names}
 
     def _facts(self, name: str) -> Replica:
@@ -145,7 +147,8 @@ class DrbdSource:
         return replica._replace(generation=generation.current, ancestors=generation.ancestors)
 
     def _follow_generation(self, name: str, replica: Replica) -> None:
-        """Have the generation read anew after every change; told as unknown meanwhile only where a new one may have been written."""
+        """Have the generation read anew after every change; told as unknown meanwhile only where a new one may have
+        been written."""
         before = self._before.get(name)
         self._before[name] = replica
         if before == replica:
@@ -157,13 +160,15 @@ class DrbdSource:
 
 
 def _may_be_new(before: Replica, now: Replica) -> bool:
-    """A resync takes over the other's generation (the disk's state changes then); a Primary writes a new one when it goes on alone, and
-    a Secondary when it is promoted alone. Losing a connection changes nothing yet."""
+    """A resync takes over the other's generation (the disk's state changes then); a Primary writes a new one when it
+    goes on alone, and a Secondary when it is promoted alone. Losing a connection changes nothing yet."""
     if before.disk is not now.disk:
         return True
     alone = any(link.link is not Link.UP for _, link in now.peers)
     thawed = before.frozen is not False and now.frozen is False
-    peers_changed = any(before.peer(node).disk is not link.disk for node, link in now.peers if link.disk is not Disk.UNKNOWN)
+    peers_changed = any(
+        before.peer(node).disk is not link.disk for node, link in now.peers if link.disk is not Disk.UNKNOWN
+    )
     return alone and (thawed or before.role is not now.role or peers_changed)
 
 
@@ -172,7 +177,7 @@ class _Background:
 
     def __init__(self, notify: Notify) -> None:
         self._notify = notify
-        self._jobs: "queue.Queue[Tuple[float, str]]" = queue.Queue()
+        self._jobs: queue.Queue[Tuple[float, str]] = queue.Queue()
         self._lock = threading.Lock()
         self._minors: Dict[str, Tuple[int, ...]] = {}
         self._waiting: Set[str] = set()
@@ -254,7 +259,8 @@ class _Background:
 
 
 def _generation_text(resource: str, minors: Tuple[int, ...]) -> str:
-    """8.4 tells by minor, without reading the configuration. Otherwise, and where nothing is attached, drbdadm finds a way."""
+    """8.4 tells by minor, without reading the configuration. Otherwise, and where nothing is attached, drbdadm finds a
+    way."""
     answers = [run(["drbdsetup", "get-gi", str(minor)], timeout_s=COMMAND_S) for minor in minors]
     if answers and all(done.ok for done in answers):
         return "\n".join(done.stdout for done in answers)

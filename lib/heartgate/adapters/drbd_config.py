@@ -1,4 +1,5 @@
-"""DRBD's configuration as `drbdadm dump-xml` prints it: pure functions. Seen with drbd-utils 9.22, for DRBD 8.4 and 9."""
+"""DRBD's configuration as `drbdadm dump-xml` prints it: pure functions. Seen with drbd-utils 9.22, for DRBD 8.4 and
+9."""
 
 from __future__ import annotations
 
@@ -144,7 +145,8 @@ def _connection(element: ElementTree.Element) -> Connection:
     return Connection(tuple(ends), _sections(element).get("net", {}))
 
 
-# --- what is wrong ----------------------------------------------------------------------------------------------------------
+# --- what is wrong
+# ----------------------------------------------------------------------------------------------------------
 
 
 def problems(config: Optional[ResourceConfig], name: str, nodes: Sequence[str], me: str, drbd9: bool) -> List[Problem]:
@@ -172,7 +174,9 @@ def _values(config: ResourceConfig, option: str, general: Mapping[str, str]) -> 
     special = []
     for connection in config.connections:
         if option in connection.options:
-            special.append((connection.options[option], f" (connection {'-'.join(node for node, _ in connection.ends)})"))
+            special.append(
+                (connection.options[option], f" (connection {'-'.join(node for node, _ in connection.ends)})")
+            )
     if special and len(special) == len(config.connections):
         return special
     return [(general.get(option, ""), ""), *special]
@@ -186,7 +190,9 @@ def _problems_of_nodes(config: ResourceConfig, nodes: Sequence[str], me: str) ->
         found.append(Problem("nodes", message, remedy))
     host = config.hosts.get(me)
     if host is None:
-        found.append(Problem("not-here", f"{config.name}: no `on {me}` section", f"add on {me} {{ ... }} to the resource"))
+        found.append(
+            Problem("not-here", f"{config.name}: no `on {me}` section", f"add on {me} {{ ... }} to the resource")
+        )
     elif not host.volumes or any(volume.disk == "none" for volume in host.volumes):
         message = f"{config.name}: no disk on {me}: a diskless node holds no replica"
         found.append(Problem("diskless", message, f"take {me} out of the priorities, or give it a disk"))
@@ -201,10 +207,12 @@ def _problems_of_handlers(config: ResourceConfig, drbd9: bool) -> List[Problem]:
         if configured[:1] != [program]:
             told = config.handlers.get(option) or "not set"
             message = f"{config.name}: handler {option} is {told}"
-            found.append(Problem(f"handler-{option}", message, _lines(config.name, "handlers", f'{option} "{program}";')))
+            found.append(
+                Problem(f"handler-{option}", message, _lines(config.name, "handlers", f'{option} "{program}";'))
+            )
     degraded = config.handlers.get("pri-on-incon-degr", "")
     if any(word in degraded for word in REBOOTING_WORDS):
-        message = f"{config.name}: handler pri-on-incon-degr ({degraded}) takes the node down; a release of a blocked Primary calls it"
+        message = f"{config.name}: handler pri-on-incon-degr ({degraded}) takes the node down; a release calls it"
         remedy = f"remove pri-on-incon-degr from the handlers of {config.name} and of common"
         found.append(Problem("handler-pri-on-incon-degr", message, remedy))
     return found
@@ -216,7 +224,9 @@ def _problems_of_net(config: ResourceConfig) -> List[Problem]:
         message = f"{config.name}: on-congestion {config.net['on-congestion']}: the peer may fall behind without notice"
         found.append(Problem("on-congestion", message, _lines(config.name, "net", "on-congestion block;")))
     if config.net.get("rr-conflict") == "violently":
-        message = f"{config.name}: rr-conflict violently would overwrite a frozen Primary's data beneath its file system"
+        message = (
+            f"{config.name}: rr-conflict violently would overwrite a frozen Primary's data beneath its file system"
+        )
         found.append(Problem("rr-conflict", message, _lines(config.name, "net", "rr-conflict disconnect;")))
     for option in ("after-sb-0pri", "after-sb-1pri", "after-sb-2pri"):
         value = config.net.get(option, "disconnect")

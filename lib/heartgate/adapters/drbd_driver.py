@@ -1,7 +1,8 @@
 """What heartgate does to a DRBD resource, on 8.4 and on 9.
 
-Every command has a deadline, and none opens or stats the replicated device or what is mounted on it: it may be frozen. Each step looks at
-the facts anew (`drbdsetup events2 --now`, one round trip to the kernel) instead of trusting what it was told a moment ago.
+Every command has a deadline, and none opens or stats the replicated device or what is mounted on it: it may be frozen.
+Each step looks at the facts anew (`drbdsetup events2 --now`, one round trip to the kernel) instead of trusting what it
+was told a moment ago.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Clock:
 
 
 class Facts(NamedTuple):
-    """What the kernel says at one moment. Connections by DRBD's own names: no configuration has to be read for a look."""
+    """What the kernel says at one moment. Connections by DRBD's own names: no configuration has to be read for a
+    look."""
 
     disk: Disk
     role: Role
@@ -86,7 +88,8 @@ def facts_of(resource: Optional[drbd_events.Resource]) -> Facts:
 
 
 class DrbdDriver84:
-    """Driver for the DRBD 8.4 kernel module (drbd-utils 9.22). See docs and drbd-spikes for why the steps have this order."""
+    """Driver for the DRBD 8.4 kernel module (drbd-utils 9.22). See docs and drbd-spikes for why the steps have this
+    order."""
 
     drbd9 = False
 
@@ -117,7 +120,9 @@ class DrbdDriver84:
         found = drbd_config.problems(config, self.name, nodes, self._me, self.drbd9)
         for handler in (drbd_config.FENCE_HANDLER, drbd_config.UNFENCE_HANDLER):
             if not Path(handler).is_file():
-                found.append(Problem("handler-missing", f"{handler} is not installed on this node", "install heartgate on it"))
+                found.append(
+                    Problem("handler-missing", f"{handler} is not installed on this node", "install heartgate on it")
+                )
         if not Path("/proc/drbd").exists():
             found.append(Problem("no-module", "DRBD's kernel module is not loaded", "modprobe drbd"))
         return found
@@ -173,8 +178,8 @@ class DrbdDriver84:
     # --- block
 
     def block(self, replica: Replica, deadline_s: float) -> Outcome:
-        """How: absent, secondary (connected: it cannot complete writes, and its promotion needs our handler once unconnected), outdated,
-        inconsistent, diskless, frozen. The driver's own look counts, not `replica`."""
+        """How: absent, secondary (connected: it cannot complete writes, and its promotion needs our handler once
+        unconnected), outdated, inconsistent, diskless, frozen. The driver's own look counts, not `replica`."""
         clock = Clock(deadline_s)
         return self._guarded(lambda: self._block(clock))
 
@@ -194,7 +199,8 @@ class DrbdDriver84:
                 if facts.connected and not dropped:
                     dropped = self._drop_all(facts, clock)
                 elif not facts.connected and dropped is False:
-                    # Alone, serving, and nothing left to cut: 8.4 has no way to freeze it that a resync would undo safely.
+                    # Alone, serving, and nothing left to cut: 8.4 has no way to freeze it that a resync would undo
+                    # safely.
                     return Outcome(False, "primary-not-frozen")
             else:
                 raise Failed("role unknown")
@@ -227,8 +233,8 @@ class DrbdDriver84:
         return self._guarded(lambda: self._drop(peer, clock))
 
     def _drop(self, peer: str, clock: Clock) -> Outcome:
-        """Destroy DRBD's own TCP sockets: the kernel notices at once, freezes, calls the handler, and connects again by itself. Where the
-        kernel cannot do that: disconnect by force, then connect."""
+        """Destroy DRBD's own TCP sockets: the kernel notices at once, freezes, calls the handler, and connects again by
+        itself. Where the kernel cannot do that: disconnect by force, then connect."""
         config = self._configuration(clock)
         paths = config.paths(self._me, peer) if config else []
         if sum(self._kill_sockets(mine, theirs, clock) for mine, theirs in paths):
@@ -243,7 +249,11 @@ class DrbdDriver84:
 
     def _connected_to(self, peer: str, facts: Facts, config: Optional[drbd_config.ResourceConfig]) -> bool:
         others = config.others(self._me) if config else ()
-        named = [drbd_events.peer_name(connection, {}, others) for connection, link in facts.links.items() if link is not Link.DOWN]
+        named = [
+            drbd_events.peer_name(connection, {}, others)
+            for connection, link in facts.links.items()
+            if link is not Link.DOWN
+        ]
         return peer in named or None in named
 
     def _connection(self, peer: str) -> str:
@@ -284,9 +294,10 @@ class DrbdDriver84:
     def release(self, replica: Replica, deadline_s: float) -> Outcome:
         """A blocked, frozen Primary: SIGKILL its users, and only when none can see a result any more let I/O fail.
 
-        8.4: the write that was in flight at the freeze completes with success at `resume-io`, although the resync will throw it away; so
-        nobody may be left who could take note of it. `resume-io` without the detach would write a new generation (split-brain).
-        Users inside the kernel make it fail with "kernel-users: ...": then the node has to reset itself.
+        8.4: the write that was in flight at the freeze completes with success at `resume-io`, although the resync will
+        throw it away; so nobody may be left who could take note of it. `resume-io` without the detach would write a new
+        generation (split-brain). Users inside the kernel make it fail with "kernel-users: ...": then the node has to
+        reset itself.
         """
         clock = Clock(deadline_s)
         return self._guarded(lambda: self._release(clock))
@@ -350,7 +361,9 @@ class DrbdDriver84:
         done = self._run(["drbdadm", "dump-xml"], timeout_s=clock.left())
         resources = drbd_config.parse_dump(done.stdout) if done.ok else {}
         mine = resources.get(self.name)
-        devices = {volume.device for volume in mine.hosts[self._me].volumes} if mine and self._me in mine.hosts else set()
+        devices = (
+            {volume.device for volume in mine.hosts[self._me].volumes} if mine and self._me in mine.hosts else set()
+        )
         return [
             f"DRBD resource {other.name}"
             for other in resources.values()
@@ -374,8 +387,8 @@ class DrbdDriver84:
     # --- while blocked
 
     def enforce_blocked(self, replica: Replica, deadline_s: float) -> Outcome:
-        """Idempotent: re-attach what release() detached, outdate, connect when StandAlone (with a growing pause, so that a split-brain
-        which DRBD itself refuses to connect does not become a loop)."""
+        """Idempotent: re-attach what release() detached, outdate, connect when StandAlone (with a growing pause, so
+        that a split-brain which DRBD itself refuses to connect does not become a loop)."""
         clock = Clock(deadline_s)
         return self._guarded(lambda: self._enforce(clock))
 
@@ -424,11 +437,13 @@ class DrbdDriver84:
     # --- unblock
 
     def unblock(self, replica: Replica, deadline_s: float) -> Outcome:
-        """Lift a persistent `outdated`. 8.4 has no command for it, so the flag is set in the meta-data, as a person would do it:
+        """Lift a persistent `outdated`. 8.4 has no command for it, so the flag is set in the meta-data, as a person
+        would do it:
 
         1. get-gi: consistent (first flag) and not up to date (second) is what is expected; anything else: refused;
-        2. down; 3. drbdmeta get-gi: the same as before, else refused; 4. drbdmeta set-gi with the second flag set, UUIDs unchanged;
-        5. drbdmeta get-gi: as written; 6. up. The disk comes back Consistent, and its promotion asks our handler, as it must.
+        2. down; 3. drbdmeta get-gi: the same as before, else refused; 4. drbdmeta set-gi with the second flag set,
+        UUIDs unchanged; 5. drbdmeta get-gi: as written; 6. up. The disk comes back Consistent, and its promotion asks
+        our handler, as it must.
 
         Never with --force on `primary`. Whatever is refused, `up` is called at the end.
         """
@@ -472,7 +487,9 @@ class DrbdDriver84:
         meta = self._meta(volume)
         before = self._try(clock, *meta, "get-gi")
         if not before.ok or lifted(before.stdout.strip()) != wanted:
-            raise Failed(f"the meta-data of minor {volume.minor} changed meanwhile, or cannot be read ({before.brief()})")
+            raise Failed(
+                f"the meta-data of minor {volume.minor} changed meanwhile, or cannot be read ({before.brief()})"
+            )
         self._do(clock, "drbdmeta", "--force", *meta[1:], "set-gi", wanted)
         after = self._try(clock, *meta, "get-gi")
         if after.stdout.strip() != wanted:
@@ -482,8 +499,8 @@ class DrbdDriver84:
 class DrbdDriver9(DrbdDriver84):
     """Driver for DRBD 9. Written from the manual pages of drbd-utils 9.22; NOT run, since no DRBD 9 kernel was at hand.
 
-    Differs in: connections have names (`RESOURCE:PEER`); I/O is made to fail by `secondary --force`, which ends pending requests with
-    errors; the disk stays attached, so nothing has to be attached again.
+    Differs in: connections have names (`RESOURCE:PEER`); I/O is made to fail by `secondary --force`, which ends pending
+    requests with errors; the disk stays attached, so nothing has to be attached again.
     """
 
     drbd9 = True
@@ -503,9 +520,14 @@ class DrbdDriver9(DrbdDriver84):
 
 
 def lifted(gi: str) -> str:
-    """A v08 generation identifier with the flag "was up to date" set. Raises Failed unless it is consistent and the flag is not set."""
+    """A v08 generation identifier with the flag "was up to date" set. Raises Failed unless it is consistent and the
+    flag is not set."""
     parts = gi.split(":")
-    if len(parts) < 6 or any(len(part) != 16 for part in parts[:4]) or any(part not in ("0", "1") for part in parts[4:]):
+    if (
+        len(parts) < 6
+        or any(len(part) != 16 for part in parts[:4])
+        or any(part not in ("0", "1") for part in parts[4:])
+    ):
         raise Failed(f"unexpected generation identifier: {gi[:100]!r}")
     consistent, up_to_date = parts[4], parts[5]
     if consistent != "1" or up_to_date != "0" or int(parts[0], 16) == 0:

@@ -1,7 +1,7 @@
 """What `drbdsetup events2` says, as pure functions and a table: no process is started here.
 
-Format: `ACTION OBJECT key:value ...`, the dump ends with `exists -`. Read in drbd-utils 9.22 (drbdsetup for DRBD 9, and its 8.4 twin,
-which always writes `peer-node-id:0 conn-name:peer`, since 8.4 knows one peer only) and seen on 8.4.11.
+Format: `ACTION OBJECT key:value ...`, the dump ends with `exists -`. Read in drbd-utils 9.22 (drbdsetup for DRBD 9, and
+its 8.4 twin, which always writes `peer-node-id:0 conn-name:peer`, since 8.4 knows one peer only) and seen on 8.4.11.
 """
 
 from __future__ import annotations
@@ -35,14 +35,37 @@ WORST_FIRST = (
 )
 ROLES: Mapping[str, Role] = {"Primary": Role.PRIMARY, "Secondary": Role.SECONDARY}
 DOWN_WORDS = frozenset(
-    "StandAlone Disconnecting Unconnected Timeout BrokenPipe NetworkFailure ProtocolError TearDown Connecting WFConnection "
-    "WFReportParams".split()
+    [
+        "StandAlone",
+        "Disconnecting",
+        "Unconnected",
+        "Timeout",
+        "BrokenPipe",
+        "NetworkFailure",
+        "ProtocolError",
+        "TearDown",
+        "Connecting",
+        "WFConnection",
+        "WFReportParams",
+    ]
 )
-# Replication states in which every write reaches the peer before it is acknowledged (protocol C), or a resync gets it there.
-# Not Ahead and Behind: those let the peer fall back.
+# Replication states in which every write reaches the peer before it is acknowledged (protocol C), or a resync gets it
+# there. Not Ahead and Behind: those let the peer fall back.
 REPLICATING = frozenset(
-    "Established StartingSyncS StartingSyncT WFBitMapS WFBitMapT WFSyncUUID SyncSource SyncTarget VerifyS VerifyT "
-    "PausedSyncS PausedSyncT".split()
+    [
+        "Established",
+        "StartingSyncS",
+        "StartingSyncT",
+        "WFBitMapS",
+        "WFBitMapT",
+        "WFSyncUUID",
+        "SyncSource",
+        "SyncTarget",
+        "VerifyS",
+        "VerifyT",
+        "PausedSyncS",
+        "PausedSyncT",
+    ]
 )
 SUSPENDED_WORDS = frozenset({"user", "no-data", "fencing", "quorum"})
 
@@ -133,7 +156,9 @@ class Resource:
 
     def peer_link(self, connection: Tuple[str, str]) -> Tuple[Link, Disk]:
         volumes = self.peer_devices.get(connection, {})
-        link = link_of(self.connections.get(connection), (volumes.get(number, (None, ""))[0] for number in self.devices))
+        link = link_of(
+            self.connections.get(connection), (volumes.get(number, (None, ""))[0] for number in self.devices)
+        )
         disks = [disk_of(disk) for _, disk in volumes.values()]
         return link, worst(disks) if disks else Disk.UNKNOWN
 
@@ -212,7 +237,8 @@ def _volume(event: Event) -> str:
 
 
 def peer_name(connection: Tuple[str, str], peers: Mapping[str, str], others: Tuple[str, ...]) -> Optional[str]:
-    """Node name of a connection. peers: by DRBD 9's node id; others: the configuration's other hosts. None when not known."""
+    """Node name of a connection. peers: by DRBD 9's node id; others: the configuration's other hosts. None when not
+    known."""
     number, name = connection
     if name in others:
         return name
@@ -268,7 +294,8 @@ def snapshot(
     )
 
 
-# --- generations ----------------------------------------------------------------------------------------------------------
+# --- generations
+# ----------------------------------------------------------------------------------------------------------
 
 ZERO = "0" * 16
 PRIMARY_BIT = 1  # lowest bit of a UUID: the node was Primary when it was written; no part of the identity
@@ -276,7 +303,8 @@ MOST_COMBINATIONS = 256
 
 
 def parse_gi(text: str) -> List[Tuple[str, Tuple[str, ...]]]:
-    """Output of `get-gi`: for each line (= volume) the current UUID and those that its data contains. Raises Unreadable."""
+    """Output of `get-gi`: for each line (= volume) the current UUID and those that its data contains. Raises
+    Unreadable."""
     volumes = []
     for line in text.split():
         parts = line.split(":")
@@ -301,8 +329,8 @@ def _identity(text: str) -> str:
 
 
 def combined(volumes: List[Tuple[str, Tuple[str, ...]]]) -> Tuple[str, Tuple[str, ...]]:
-    """One generation for all volumes of a resource: their UUIDs joined by `+`; ancestors: every mixture of them. Unknown ("") when
-    a volume has none yet or there would be too many mixtures."""
+    """One generation for all volumes of a resource: their UUIDs joined by `+`; ancestors: every mixture of them.
+    Unknown ("") when a volume has none yet or there would be too many mixtures."""
     if not volumes or any(not current for current, _ in volumes):
         return "", ()
     mixtures = [""]

@@ -1,19 +1,22 @@
 """Replication that is not DRBD: an executable that speaks a small protocol (version 1).
 
-    PROGRAM describe RESOURCE          prints {"protocol": 1, "resource": R, "peers": [NODE...], "device": PATH|null, "can_freeze": true}
-    PROGRAM watch RESOURCE             prints one JSON object a line, the first at once, each of them complete:
-        {"disk": "uptodate|consistent|outdated|inconsistent|diskless|absent|unknown", "role": "primary|secondary|unknown",
+    PROGRAM describe RESOURCE          prints {"protocol": 1, "resource": R, "peers": [NODE...], "device": PATH|null,
+    "can_freeze": true} PROGRAM watch RESOURCE             prints one JSON object a line, the first at once, each of
+    them complete:
+        {"disk": "uptodate|consistent|outdated|inconsistent|diskless|absent|unknown", "role":
+        "primary|secondary|unknown",
          "frozen": true|false|null, "generation": STRING|null, "ancestors": [STRING...] (may be left out),
          "peers": {NODE: {"link": "up|down|unknown", "connection": N, "disk": WORD, "out_of_sync_bytes": N|null}}}
-    PROGRAM block RESOURCE             0 only when it is certain that nothing can be completed here; prints {"how": WORD}
-    PROGRAM unblock RESOURCE           the copy was chosen to serve: lift the persistent mark
+    PROGRAM block RESOURCE             0 only when it is certain that nothing can be completed here; prints {"how":
+    WORD} PROGRAM unblock RESOURCE           the copy was chosen to serve: lift the persistent mark
     PROGRAM disconnect RESOURCE        lose the connection to HEARTGATE_PEER now; it may come back by itself
     PROGRAM thaw RESOURCE              the verdict allows this node to go on alone
     PROGRAM release RESOURCE           blocked, primary and frozen: end the users, then make I/O fail, in this order
 
-The environment is PATH, LC_ALL, HEARTGATE_NODE and, for disconnect, HEARTGATE_PEER. `connection` is an integer of the program's choice that no other connection to that peer has
-during one boot of the node. An unreadable line, a word that is not in the list, or the end of the output makes all facts unknown, and
-the program is started again after a growing pause.
+The environment is PATH, LC_ALL, HEARTGATE_NODE and, for disconnect, HEARTGATE_PEER. `connection` is an integer of the
+program's choice that no other connection to that peer has during one boot of the node. An unreadable line, a word that
+is not in the list, or the end of the output makes all facts unknown, and the program is started again after a growing
+pause.
 """
 
 from __future__ import annotations
@@ -37,16 +40,17 @@ MOST_ANCESTORS = 64
 
 
 def refusal(program: str) -> str:
-    """Why this program must not be run as root by the daemon; "" when it may. Looks at the file and at every directory above it."""
+    """Why this program must not be run as root by the daemon; "" when it may. Looks at the file and at every directory
+    above it."""
     if not program.startswith("/"):
         return f"{program!r}: the program must be given by its absolute path"
     real = os.path.realpath(program)
     try:
-        mode = os.stat(real).st_mode
+        mode = Path(real).stat().st_mode
         if not stat.S_ISREG(mode) or not mode & 0o111:
             return f"{program}: not an executable file"
         for part in (Path(real), *Path(real).parents):
-            status = os.stat(part)
+            status = part.stat()
             sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
             if status.st_uid != 0:
                 return f"{program}: {part} belongs to uid {status.st_uid}, not to root"
@@ -61,11 +65,13 @@ def _environment(me: str) -> Dict[str, str]:
     return {"HEARTGATE_NODE": me}
 
 
-# --- facts ----------------------------------------------------------------------------------------------------------------
+# --- facts
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def parse_watch(line: bytes) -> Tuple[Replica, Mapping[str, int]]:
-    """One line of `watch` -> (facts with every incarnation 0, the program's connection numbers by peer). Raises ValueError."""
+    """One line of `watch` -> (facts with every incarnation 0, the program's connection numbers by peer). Raises
+    ValueError."""
     try:
         facts = json.loads(line.decode("utf-8"))
     except RecursionError as error:
@@ -172,7 +178,8 @@ class _Watched:
 
 
 class ExecSource:
-    """Source for all devices with the `exec` driver: one `watch` process for each. Use it in the loop's thread alone."""
+    """Source for all devices with the `exec` driver: one `watch` process for each. Use it in the loop's thread
+    alone."""
 
     def __init__(self, me: str) -> None:
         self._me = me
@@ -180,7 +187,8 @@ class ExecSource:
         self._watched: Dict[str, _Watched] = {}
 
     def add(self, resource: str, program: str) -> None:
-        """Start watching. Raises AdapterError when the program is refused (not absolute, not root's, writable by others)."""
+        """Start watching. Raises AdapterError when the program is refused (not absolute, not root's, writable by
+        others)."""
         why = refusal(program)
         if why:
             raise AdapterError(why)
@@ -264,7 +272,8 @@ class ExecSource:
         self._readiness.alarm(pause)
 
 
-# --- driver ---------------------------------------------------------------------------------------------------------------
+# --- driver
+# ---------------------------------------------------------------------------------------------------------------
 
 
 class ExecDriver:
@@ -281,7 +290,13 @@ class ExecDriver:
             return [Problem("program-refused", why, remedy)]
         done = self._call("describe", CHECK_TIMEOUT_S)
         if not done.ok:
-            return [Problem("describe-failed", f"{self._program} describe {self.name}: {done.brief()}", "see the program's manual")]
+            return [
+                Problem(
+                    "describe-failed",
+                    f"{self._program} describe {self.name}: {done.brief()}",
+                    "see the program's manual",
+                )
+            ]
         return check_description(done.stdout, self.name, nodes, self._me)
 
     def block(self, replica: Replica, deadline_s: float) -> Outcome:
@@ -333,15 +348,21 @@ def check_description(text: str, resource: str, nodes: Sequence[str], me: str) -
         if not isinstance(told, dict):
             raise ValueError("not an object")
     except (ValueError, RecursionError) as error:
-        return [Problem("describe-unreadable", f"{resource}: describe printed no JSON object ({error})", "repair the program")]
+        return [
+            Problem(
+                "describe-unreadable", f"{resource}: describe printed no JSON object ({error})", "repair the program"
+            )
+        ]
     problems = []
     if told.get("protocol") != PROTOCOL:
         message = f"{resource}: the program speaks protocol {told.get('protocol')!r}, {PROTOCOL} is needed"
         problems.append(Problem("protocol", message, "install a version of the program that fits"))
     if told.get("resource") != resource:
-        problems.append(Problem("resource", f"{resource}: the program describes {told.get('resource')!r}", "name its resource"))
+        problems.append(
+            Problem("resource", f"{resource}: the program describes {told.get('resource')!r}", "name its resource")
+        )
     if told.get("can_freeze") is not True:
-        message = f"{resource}: this replication cannot freeze writes when its link is lost, so a split-brain cannot be ruled out"
+        message = f"{resource}: this replication cannot freeze writes when its link is lost, so it may split"
         problems.append(Problem("cannot-freeze", message, "use a replication that can, such as DRBD"))
     peers = told.get("peers")
     wanted = sorted(set(nodes) - {me})

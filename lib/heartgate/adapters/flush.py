@@ -1,7 +1,7 @@
 """Flushing what sits between the application and the disk, when this node has become the only copy.
 
-Never called for a device that is frozen: the daemon flushes after the handlers have returned. A flush that hangs in the kernel cannot be
-interrupted, so each one runs in a thread that is left behind at its deadline.
+Never called for a device that is frozen: the daemon flushes after the handlers have returned. A flush that hangs in the
+kernel cannot be interrupted, so each one runs in a thread that is left behind at its deadline.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Filesystem:
         self.spec = f"filesystem:{self.path}"
 
     def check(self) -> str:
-        return "" if os.path.isdir(self.path) or is_mounted(self.path) else f"{self.path}: no such directory"
+        return "" if Path(self.path).is_dir() or is_mounted(self.path) else f"{self.path}: no such directory"
 
     def flush(self, device: str, deadline_s: float) -> FlushResult:
         return _bounded(self.spec, deadline_s, self._sync)
@@ -121,8 +121,8 @@ class Filesystem:
 
 
 class Block:
-    """`block:DEVICE`: fsync on the block device, which writes its cached pages and sends a flush to the disk. (The ioctl BLKFLSBUF
-    sends none.)"""
+    """`block:DEVICE`: fsync on the block device, which writes its cached pages and sends a flush to the disk. (The
+    ioctl BLKFLSBUF sends none.)"""
 
     def __init__(self, argument: str) -> None:
         self.path = _absolute("block", argument)
@@ -130,7 +130,7 @@ class Block:
 
     def check(self) -> str:
         try:
-            return "" if stat.S_ISBLK(os.stat(self.path).st_mode) else f"{self.path}: no block device"
+            return "" if stat.S_ISBLK(Path(self.path).stat().st_mode) else f"{self.path}: no block device"
         except OSError as error:
             return f"{self.path}: {error.strerror}"
 
@@ -138,7 +138,7 @@ class Block:
         return _bounded(self.spec, deadline_s, self._sync)
 
     def _sync(self) -> Tuple[bool, str]:
-        if not os.path.exists(self.path):
+        if not Path(self.path).exists():
             return True, "not-here"
         descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -151,7 +151,8 @@ class Block:
 
 
 class Hook:
-    """`hook:DIRECTORY`: the executables in it, in name order, each called with the device's name and a deadline of its own.
+    """`hook:DIRECTORY`: the executables in it, in name order, each called with the device's name and a deadline of its
+    own.
 
     All of them are called even if one fails; the first failure is the result's reason.
     """
@@ -162,8 +163,8 @@ class Hook:
 
     def programs(self) -> List[str]:
         entries = sorted(entry.name for entry in os.scandir(self.path) if not entry.name.startswith("."))
-        paths = [os.path.join(self.path, name) for name in entries]
-        return [path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)]
+        paths = [f"{self.path}/{name}" for name in entries]
+        return [path for path in paths if Path(path).is_file() and os.access(path, os.X_OK)]
 
     def check(self) -> str:
         try:

@@ -1,8 +1,9 @@
 """Structured messages to systemd's journal, by a datagram that is never waited for.
 
-python-systemd has a ready-made send(), but it blocks when the journal is slow, and the journal may lie on the very storage that hangs. So
-the (stable, documented) native protocol is spoken here: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/. Without a journal the message goes
-to syslog's socket, without that to stderr; when none of them takes it at once it is dropped and counted.
+python-systemd has a ready-made send(), but it blocks when the journal is slow, and the journal may lie on the very
+storage that hangs. So the (stable, documented) native protocol is spoken here:
+https://systemd.io/JOURNAL_NATIVE_PROTOCOL/. Without a journal the message goes to syslog's socket, without that to
+stderr; when none of them takes it at once it is dropped and counted.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ KINDS: Dict[str, Kind] = {
     "solo": Kind(
         "c8f27a106eb94d5f8a0d3b9e47c15f03", WARNING, "@HEARTGATE_DEVICE@ goes on alone on this node",
         "Every other replica is known not to serve; HEARTGATE_PROOFS tells how that is known.\n"
-        "There is no second up-to-date copy until the replication link is back and a resync has ended."),
+        "There is no second up-to-date copy until replication is back and a resync has ended."),
     "blocked": Kind(
         "71b3f5d8c04e4e1ab2967c5d0fa83e04", WARNING, "@HEARTGATE_DEVICE@ is blocked on this node",
-        "Another node goes on with this device, so this replica refuses reads and writes. The block is lifted without a hand\n"
-        "when the replication link is back and the replica is up to date. It survives power loss and reboot."),
+        "Another node goes on with this device, so this replica refuses reads and writes.\n"
+        "The block is lifted when the replication link is back and the replica is up to date. It survives power loss and reboot."),
     "deciding": Kind(
-        "e4965c2d71f84ab3930b1f7de26a8c05", WARNING, "@HEARTGATE_DEVICE@ lost replication and is frozen until a verdict",
+        "e4965c2d71f84ab3930b1f7de26a8c05", WARNING, "@HEARTGATE_DEVICE@ is frozen until a verdict",
         "Writes wait. They go on or are refused as soon as the nodes have decided, or a fencing has completed."),
     "readmitted": Kind(
         "19d0a7e3b56c4f88815e2c4d9b730f06", NOTICE, "@HEARTGATE_DEVICE@ is in sync again",
@@ -94,7 +95,7 @@ KINDS: Dict[str, Kind] = {
         "Start, stop and state of heartgated itself."),
     "self-reset": Kind(
         "0a5fd3c7e8614b92a7d9361ce05b4f13", ERROR, "This node resets itself",
-        "A blocked device has users inside the kernel, which cannot be ended without acknowledging writes that will be lost."),
+        "A blocked device has users inside the kernel, which would acknowledge writes that are going to be lost."),
     "operator": Kind(
         "c1386e9f5b7a42d0916de4fb02a87c14", WARNING, "A person decided about @HEARTGATE_DEVICE@",
         "HEARTGATE_COMMAND is what was ordered, HEARTGATE_UID who ordered it."),
@@ -139,8 +140,11 @@ class Journal:
         with contextlib.suppress(OSError):
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
-    def send(self, kind: str, message: str, *, device: str = "", rule: str = "", epoch: int = -1, **fields: object) -> None:
-        """kind: a name of the table KINDS (an unknown one is sent without a message id); fields become HEARTGATE_<NAME>."""
+    def send(
+        self, kind: str, message: str, *, device: str = "", rule: str = "", epoch: int = -1, **fields: object
+    ) -> None:
+        """kind: a name of the table KINDS (an unknown one is sent without a message id); fields become
+        HEARTGATE_<NAME>."""
         try:
             self._send(kind, message, device, rule, epoch, fields)
         except Exception:  # journalling must not be what ends the daemon
@@ -149,7 +153,12 @@ class Journal:
     def _send(self, kind: str, message: str, device: str, rule: str, epoch: int, fields: Dict[str, object]) -> None:
         known = KINDS.get(kind)
         priority = known.priority if known else INFO
-        entry = {"MESSAGE": message, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": self._identifier, "HEARTGATE_KIND": kind}
+        entry = {
+            "MESSAGE": message,
+            "PRIORITY": str(priority),
+            "SYSLOG_IDENTIFIER": self._identifier,
+            "HEARTGATE_KIND": kind,
+        }
         if known:
             entry["MESSAGE_ID"] = known.uuid
         if device:

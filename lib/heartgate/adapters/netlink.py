@@ -1,4 +1,5 @@
-"""Carrier of network interfaces through rtnetlink (milliseconds after the cable is pulled). Works with pyroute2 0.5.14 to 0.9.
+"""Carrier of network interfaces through rtnetlink (milliseconds after the cable is pulled). Works with pyroute2 0.5.14
+to 0.9.
 
 pyroute2 takes a tenth of a second to import, so it is imported when the watch is made.
 """
@@ -21,7 +22,8 @@ Change = Tuple[str, Optional[bool]]
 
 
 def carrier_of(message: Any) -> Optional[bool]:
-    """Carrier that an RTM_NEWLINK tells: its IFLA_CARRIER, else the operational state, else the flags. None when it says nothing."""
+    """Carrier that an RTM_NEWLINK tells: its IFLA_CARRIER, else the operational state, else the flags. None when it
+    says nothing."""
     attributes = _attributes(message)
     carrier = attributes.get("IFLA_CARRIER")
     flags = _get(message, "flags")
@@ -78,8 +80,8 @@ class CarrierWatch:
         return self._epoll.fileno()
 
     def read(self) -> List[Change]:
-        """(interface, carrier) for each change: True, False, or None (gone, or not known). Never blocks for long (a full dump takes
-        about a millisecond). Raises AdapterError."""
+        """(interface, carrier) for each change: True, False, or None (gone, or not known). Never blocks for long (a
+        full dump takes about a millisecond). Raises AdapterError."""
         changes: List[Change] = []
         try:
             self._take_in(changes)
@@ -142,7 +144,8 @@ class CarrierWatch:
         changes: List[Change] = []
         earlier = self._names.get(index)
         if event == "RTM_DELLINK":
-            # Also sent when a port leaves its bridge: that one has the bridge's family and leaves the interface in place.
+            # Also sent when a port leaves its bridge: that one has the bridge's family and leaves the interface in
+            # place.
             return self._gone(index) if not _get(message, "family") else []
         if earlier is not None and earlier != name:
             changes += self._gone(index)

@@ -1,6 +1,7 @@
 """Pacemaker through its commands. Tried with 2.1.5; the history's XML is the same in 3.0.
 
-Commands and not libraries: their output is a documented interface, and a hanging Pacemaker hangs a child that can be killed.
+Commands and not libraries: their output is a documented interface, and a hanging Pacemaker hangs a child that can be
+killed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class PacemakerCluster:
         return _outcome(run(argv, timeout_s=deadline_s), value)
 
     def withdraw(self, device: str, deadline_s: float) -> Outcome:
-        return _outcome(run(["attrd_updater", "--name", attribute(device), "--delete"], timeout_s=deadline_s), "withdrawn")
+        return _outcome(
+            run(["attrd_updater", "--name", attribute(device), "--delete"], timeout_s=deadline_s), "withdrawn"
+        )
 
     def fence(self, node: str, deadline_s: float) -> Outcome:
         """Off or reboot, by the cluster option stonith-action. ok only when the cluster says that it was completed."""
@@ -64,8 +67,8 @@ def _outcome(done: Completed, how: str) -> Outcome:
 def parse_history(text: str) -> List[FenceSeen]:
     """XML of `stonith_admin --history '*' --output-as=xml`, in its own order. Raises AdapterError.
 
-    Only a `status` of "success" is ok; a word that is not known is neither done nor ok. Two entries that agree in everything get
-    numbers, counted from the oldest as far as the order allows (the list starts with the newest).
+    Only a `status` of "success" is ok; a word that is not known is neither done nor ok. Two entries that agree in
+    everything get numbers, counted from the oldest as far as the order allows (the list starts with the newest).
     """
     try:
         root = ElementTree.fromstring(text)
@@ -73,7 +76,7 @@ def parse_history(text: str) -> List[FenceSeen]:
         raise AdapterError(f"stonith_admin --history: unreadable XML ({error})") from error
     if root.tag not in ("pacemaker-result", "fence_history"):
         raise AdapterError(f"stonith_admin --history: unexpected element <{root.tag}>")
-    seen: "Counter[str]" = Counter()
+    seen: Counter[str] = Counter()
     entries: List[FenceSeen] = []
     for event in reversed(list(root.iter("fence_event"))):
         target, action = event.get("target", ""), event.get("action", "")

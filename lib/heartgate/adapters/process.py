@@ -1,8 +1,8 @@
 """The only place that starts other programs.
 
-No shell, ever; a fixed search path, an empty environment but for what is given, no descriptors handed down, a process group of
-its own that is killed at the deadline. No preexec_fn: that would mean fork() instead of vfork(), which is slow in a process whose
-memory is locked and unsafe beside other threads.
+No shell, ever; a fixed search path, an empty environment but for what is given, no descriptors handed down, a process
+group of its own that is killed at the deadline. No preexec_fn: that would mean fork() instead of vfork(), which is slow
+in a process whose memory is locked and unsafe beside other threads.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ RC_NOT_FOUND = 127
 
 
 class Completed(NamedTuple):
-    """Outcome of a command. rc: its exit code; negative for a signal; 124 timeout, 125 printed too much, 126 could not be
-    started, 127 not found."""
+    """Outcome of a command. rc: its exit code; negative for a signal; 124 timeout, 125 printed too much, 126 could not
+    be started, 127 not found."""
 
     rc: int
     stdout: str
@@ -54,8 +54,11 @@ def find(program: str) -> Optional[str]:
     return None
 
 
-def run(argv: Sequence[str], *, timeout_s: float, stdin: str = "", env: Optional[Mapping[str, str]] = None) -> Completed:
-    """Run a command to its end or to its deadline (then its process group gets SIGKILL). Never raises for what the command does.
+def run(
+    argv: Sequence[str], *, timeout_s: float, stdin: str = "", env: Optional[Mapping[str, str]] = None
+) -> Completed:
+    """Run a command to its end or to its deadline (then its process group gets SIGKILL). Never raises for what the
+    command does.
 
     A command that hangs in the kernel cannot be ended by the kill: it is left behind and the call returns all the same.
     """
@@ -70,7 +73,9 @@ def run(argv: Sequence[str], *, timeout_s: float, stdin: str = "", env: Optional
     return result
 
 
-def _start(argv: Sequence[str], env: Optional[Mapping[str, str]], *, stdin: bool) -> "subprocess.Popen[bytes] | Completed":
+def _start(
+    argv: Sequence[str], env: Optional[Mapping[str, str]], *, stdin: bool
+) -> subprocess.Popen[bytes] | Completed:
     path = find(argv[0])
     if path is None:
         return Completed(RC_NOT_FOUND, "", f"{argv[0]}: not found in {':'.join(SEARCH_PATH)}")
@@ -91,7 +96,7 @@ def _start(argv: Sequence[str], env: Optional[Mapping[str, str]], *, stdin: bool
         return Completed(RC_NOT_EXECUTABLE, "", f"{path}: {error}")
 
 
-def _converse(process: "subprocess.Popen[bytes]", given: bytes, deadline: float) -> Completed:
+def _converse(process: subprocess.Popen[bytes], given: bytes, deadline: float) -> Completed:
     """Feed stdin, collect both outputs, wait; all of it bounded by the deadline and the output limit."""
     assert process.stdin and process.stdout and process.stderr
     collected: Dict[str, bytearray] = {"out": bytearray(), "err": bytearray()}
@@ -122,7 +127,9 @@ def _register(selector: selectors.BaseSelector, stream: IO[bytes], event: int, n
     selector.register(stream, event, name)
 
 
-def _turn(selector: selectors.BaseSelector, key: selectors.SelectorKey, given: bytes, into: Dict[str, bytearray]) -> bytes:
+def _turn(
+    selector: selectors.BaseSelector, key: selectors.SelectorKey, given: bytes, into: Dict[str, bytearray]
+) -> bytes:
     """One readiness of one pipe. Returns what is still to be written to stdin."""
     if key.data == "in":
         try:
@@ -150,14 +157,14 @@ def _done(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
     key.fileobj.close()  # type: ignore[union-attr]
 
 
-def _wait(process: "subprocess.Popen[bytes]", deadline: float) -> int:
+def _wait(process: subprocess.Popen[bytes], deadline: float) -> int:
     try:
         return process.wait(max(0.01, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         return RC_TIMEOUT
 
 
-def kill_group(process: "subprocess.Popen[bytes]", patience_s: float = 0.5) -> None:
+def kill_group(process: subprocess.Popen[bytes], patience_s: float = 0.5) -> None:
     """SIGKILL to the process group, then wait a little; what hangs in the kernel is left to die when it can."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -168,11 +175,13 @@ def kill_group(process: "subprocess.Popen[bytes]", patience_s: float = 0.5) -> N
 class LineProcess:
     """A program that keeps printing lines, read without blocking.
 
-    It gets SIGKILL when the *thread* that started it ends (PDEATHSIG follows the thread), so start it from a thread that lives as
-    long as the daemon. Raises AdapterError when it cannot be started.
+    It gets SIGKILL when the *thread* that started it ends (PDEATHSIG follows the thread), so start it from a thread
+    that lives as long as the daemon. Raises AdapterError when it cannot be started.
     """
 
-    def __init__(self, argv: Sequence[str], *, env: Optional[Mapping[str, str]] = None, line_limit: int = LINE_LIMIT) -> None:
+    def __init__(
+        self, argv: Sequence[str], *, env: Optional[Mapping[str, str]] = None, line_limit: int = LINE_LIMIT
+    ) -> None:
         path = find(argv[0])
         if path is None:
             raise AdapterError(f"{argv[0]}: not found in {':'.join(SEARCH_PATH)}")
@@ -197,8 +206,8 @@ class LineProcess:
         return self._pipe.fileno()
 
     def read_lines(self, limit: int = 1024 * 1024) -> List[bytes]:
-        """Whole lines that have arrived, at most about `limit` bytes of them. Never blocks. At the end of the output, or after a line that is
-        longer than the limit, `ended` is true; an unfinished last line is not given out."""
+        """Whole lines that have arrived, at most about `limit` bytes of them. Never blocks. At the end of the output,
+        or after a line that is longer than the limit, `ended` is true; an unfinished last line is not given out."""
         lines: List[bytes] = []
         taken = 0
         while not self.ended and taken < limit:

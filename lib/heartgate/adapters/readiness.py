@@ -1,4 +1,5 @@
-"""One descriptor for many: an epoll set with a wake-up from other threads and an alarm, for adapters that the loop polls."""
+"""One descriptor for many: an epoll set with a wake-up from other threads and an alarm, for adapters that the loop
+polls."""
 
 from __future__ import annotations
 
@@ -87,7 +88,9 @@ class Readiness:
 class Backoff:
     """A pause that grows from one failure to the next, and starts again after a time of health."""
 
-    def __init__(self, first_s: float = 0.1, factor: float = 2.0, most_s: float = 10.0, healthy_s: float = 30.0) -> None:
+    def __init__(
+        self, first_s: float = 0.1, factor: float = 2.0, most_s: float = 10.0, healthy_s: float = 30.0
+    ) -> None:
         self._first, self._factor, self._most, self._healthy = first_s, factor, most_s, healthy_s
         self._next = first_s
         self._started = time.monotonic()

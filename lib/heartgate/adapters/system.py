@@ -20,7 +20,8 @@ def boot_id() -> str:
 
 
 def lock_memory() -> str:
-    """mlockall(current and future): a daemon that must act while storage hangs may not be paged out. "" or what is wrong."""
+    """mlockall(current and future): a daemon that must act while storage hangs may not be paged out. "" or what is
+    wrong."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mlockall(MCL_CURRENT | MCL_FUTURE) != 0:
         return f"mlockall: {os.strerror(ctypes.get_errno())}"
@@ -62,8 +63,9 @@ def watchdog_interval_s() -> float:
 
 
 def self_reset(*, really: bool = False, trigger: str = SYSRQ) -> bool:
-    """Reset this node at once, without syncing or unmounting: for users of a blocked device that cannot be killed. Does nothing (False)
-    unless really=True; the caller asks the daemon's configuration first. Returns False too if the kernel lets us go on."""
+    """Reset this node at once, without syncing or unmounting: for users of a blocked device that cannot be killed. Does
+    nothing (False) unless really=True; the caller asks the daemon's configuration first. Returns False too if the
+    kernel lets us go on."""
     if not really:
         return False
     with contextlib.suppress(OSError):
