@@ -8,9 +8,10 @@ prints one JSON object: {"killed": [PID...], "left": [[PID, why]...], "kernel": 
     kernel     users inside the kernel, which no signal ends
     protected  users that must not be killed (init, this program and those who started it)
 
-Nothing here may run into the frozen device: no stat() on its file systems, no statfs, no open. /proc tells the mount of
-a descriptor (fdinfo's mnt_id) and the path of the rest (readlink does not touch the file). /proc/PID/maps may wait for
-a lock of that process, which is why this is a program of its own that can be killed, and why there is --no-maps.
+Nothing here may run into the frozen device: no statfs, no open, no stat() on its file systems (but see _lies_on). /proc
+tells the mount of a descriptor (fdinfo's mnt_id) and the path of the rest (readlink does not touch the file).
+/proc/PID/maps may wait for a lock of that process, which is why this is a program of its own that can be killed, and
+why there is --no-maps.
 """
 
 # ruff: noqa: PTH115, PTH116, PTH208
@@ -237,6 +238,7 @@ class Namespaces:
         self._tables: Dict[str, Tuple[List[Mount], List[Mount]]] = {}
         self.our_ids: Set[int] = set()
         self.known_ids: Set[int] = set()
+        self.our_devices: Set[str] = set()
 
     def of(self, pid: int) -> Tuple[List[Mount], List[Mount]]:
         """(all mounts, ours) as this process sees them."""
@@ -251,6 +253,7 @@ class Namespaces:
             self._tables[key] = (mounts, ours)
             self.our_ids |= {mount.mount_id for mount in ours}
             self.known_ids |= {mount.mount_id for mount in mounts}
+            self.our_devices |= {mount.dev for mount in ours}
         return self._tables[key]
 
 
@@ -290,9 +293,20 @@ def _descriptor_is_ours(
             number = int(value)
             if number in spaces.our_ids:
                 return True
-            if number in spaces.known_ids and not path.startswith("/dev/"):
+            if number not in spaces.known_ids:
+                return _lies_on(target, spaces, link)
+            if not path.startswith("/dev/"):
                 return False
     return _path_is_ours(world, target, path, mounts, ours)
+
+
+def _lies_on(target: Target, spaces: Namespaces, link: str) -> bool:
+    """For a descriptor on a mount that no table has (detached by `umount -l`): only stat() tells, which asks the cached
+    inode."""
+    with contextlib.suppress(OSError):
+        number = os.stat(link).st_dev
+        return f"{os.major(number)}:{os.minor(number)}" in target.devices | spaces.our_devices
+    return False
 
 
 def _maps_are_ours(world: World, target: Target, source: str, mounts: List[Mount], ours: List[Mount]) -> bool:

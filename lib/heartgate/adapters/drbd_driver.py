@@ -153,7 +153,12 @@ class DrbdDriver84:
     def _await(self, clock: Clock, condition: Callable[[Facts], bool]) -> Optional[Facts]:
         """Facts that meet the condition, or None at the deadline."""
         while not clock.passed():
-            facts = self.facts(clock)
+            try:
+                facts = self.facts(clock)
+            except Failed:
+                if clock.passed():  # the look itself was cut short
+                    break
+                raise
             if condition(facts):
                 return facts
             time.sleep(POLL_S)

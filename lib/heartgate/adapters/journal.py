@@ -48,7 +48,8 @@ KINDS: Dict[str, Kind] = {
     "blocked": Kind(
         "71b3f5d8c04e4e1ab2967c5d0fa83e04", WARNING, "@HEARTGATE_DEVICE@ is blocked on this node",
         "Another node goes on with this device, so this replica refuses reads and writes.\n"
-        "The block is lifted when the replication link is back and the replica is up to date. It survives power loss and reboot."),
+        "The block is lifted when the replication link is back and the replica is up to date.\n"
+        "It survives power loss and reboot."),
     "deciding": Kind(
         "e4965c2d71f84ab3930b1f7de26a8c05", WARNING, "@HEARTGATE_DEVICE@ is frozen until a verdict",
         "Writes wait. They go on or are refused as soon as the nodes have decided, or a fencing has completed."),
