@@ -73,7 +73,7 @@ def seed_cib() -> str:
     )
     hosts = '<nvpair id="fence-lab-hosts" name="pcmk_host_list" value="nodea nodeb"/>'
     return (
-        '<cib crm_feature_set="3.6.1" validate-with="pacemaker-3.6" epoch="1" num_updates="0" admin_epoch="0">'
+        '<cib crm_feature_set="3.13.0" validate-with="pacemaker-3.8" epoch="1" num_updates="0" admin_epoch="0">'
         '<configuration><crm_config><cluster_property_set id="cib-bootstrap-options">'
         f"{nvpairs}</cluster_property_set></crm_config><nodes/>"
         '<resources><primitive id="fence-lab" class="stonith" type="fence_lab">'
