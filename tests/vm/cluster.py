@@ -1,0 +1,273 @@
+"""A cluster with heartgate and a running service in the VM lab, ready in about two seconds; and what the scenarios ask of it.
+
+The service is what people have: a file system on DRBD and a writer on it, in a group that follows the Promoted role. Each
+variant (policy, active node, tool it was made with) is made once with the real `pcs` or `crm` and kept as a saved state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+from tests.lab.api import LabError, wait_until
+from tests.lab.vm import form, image
+from tests.lab.vm.lab import VmLab, ensure_snapshot
+from tests.lab.vm.machine import NODES, Machine, make_overlay
+from tests.lab.vm.paths import built_aside, digest, exclusive, progress
+
+ROOT = Path(__file__).resolve().parents[2]
+PRIORITIES = "nodea:1 nodeb:2"
+MOUNT = "/srv"
+LOG = "/srv/log"
+# Promoted is refused to who has said that it must not serve. `deciding` is no reason to demote: the kernel is frozen, and a
+# demotion would hang in it.
+LOCATION_RULE = "not_defined heartgate-r0 or heartgate-r0 eq blocked or heartgate-r0 eq unproven"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How the cluster was set up."""
+
+    policy: str = "priority"
+    active: str = "nodea"
+    tool: str = "pcs"
+    dual: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.policy}-{self.active}-{self.tool}{'-dual' if self.dual else ''}"
+
+
+@lru_cache(maxsize=None)
+def package() -> Path:
+    """heartgate as a .deb, built from this checkout."""
+    target = ROOT / "build" / "heartgate.deb"
+    target.parent.mkdir(exist_ok=True)
+    subprocess.run([sys.executable, str(ROOT / "packaging" / "build-deb"), str(target)], check=True, stdout=2)
+    return target
+
+
+def restore(variant: Variant = Variant()) -> "HaLab":
+    """A running cluster of this variant, from its saved state (made now if there is none)."""
+    built = image.build("bookworm")
+    base = ensure_snapshot(built, [package()], "bookworm")
+    recipe = digest(variant, inspect.getsource(sys.modules[__name__]), hashlib.sha256(_agents()).hexdigest())
+    saved = base / f"{variant.name}-{recipe}"
+    with exclusive("variant"):
+        if not saved.is_dir():
+            progress(f"setting up {variant.name} with {variant.tool} (once)")
+            with built_aside(saved) as aside:
+                _make(aside, variant)
+    return HaLab(_restore_from(saved, built), variant)
+
+
+def _agents() -> bytes:
+    guest = Path(form.__file__).parent / "guest"
+    return b"".join(path.read_bytes() for path in sorted(guest.rglob("*")) if path.is_file())
+
+
+def _make(aside: Path, variant: Variant) -> None:
+    with VmLab.restore([package()]) as lab:
+        ha = HaLab(lab, variant)
+        ha.set_up()
+        for node in lab.nodes.values():
+            node.freeze()
+        wall_clock = time.time()
+        for node in lab.nodes.values():
+            node.save(aside / f"{node.name}.state")
+        for node in lab.nodes.values():
+            node.power_off()
+            shutil.copyfile(node.os_disk, aside / node.os_disk.name)
+            shutil.copyfile(node.data_disk, aside / node.data_disk.name)
+        (aside / "facts.json").write_text(json.dumps({"wall_clock": wall_clock}))
+
+
+def _restore_from(saved: Path, built: image.Image) -> VmLab:
+    facts = json.loads((saved / "facts.json").read_text())
+    lab = VmLab(built, [package()], facts["wall_clock"])
+    try:
+        for node in lab.nodes.values():
+            make_overlay(node.os_disk, saved / node.os_disk.name)
+            make_overlay(node.data_disk, saved / node.data_disk.name)
+        form.on_each(lab.nodes, lambda node: node.start(saved / f"{node.name}.state"))
+        form.on_each(lab.nodes, Machine.resume)
+        for node in lab.nodes.values():
+            node.ask_hello()
+            node.wait_boot(timeout_s=20)
+    except BaseException:
+        lab.down()
+        raise
+    return lab
+
+
+class HaLab:
+    """The lab with heartgate in it. Everything that waits is bounded and says what it waited for."""
+
+    def __init__(self, lab: VmLab, variant: Variant) -> None:
+        self.lab = lab
+        self.variant = variant
+        self.nodes = lab.nodes
+        self.writes = lab.writes
+
+    def __enter__(self) -> "HaLab":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lab.down()
+
+    @property
+    def active(self) -> str:
+        return self.variant.active
+
+    @property
+    def standby(self) -> str:
+        return other(self.variant.active)
+
+    # --- making it
+
+    def set_up(self) -> None:
+        first = self.nodes["nodea"]
+        if self.variant.dual:
+            form.adjust_drbd(self.nodes, handlers=True, net=form.SAVED_NET, two_primaries=True)
+        else:
+            first.run(["drbdadm", "primary", "r0"])
+            first.run(["mkfs.ext4", "-q", "-E", "nodiscard", "/dev/drbd0"], timeout_s=120)
+            first.run(["drbdadm", "secondary", "r0"])
+        make = self._with_pcs if self.variant.tool == "pcs" else self._with_crm
+        make(first)
+        self.wait_standing("nodea", "synced", timeout_s=180)
+        self.wait_standing("nodeb", "synced", timeout_s=60)
+        if not self.variant.dual:
+            self.writes.wait_acks(10, node=self.active, timeout_s=180)
+        self.lab.wait_idle(timeout_s=120)
+
+    def guard_parameters(self) -> List[str]:
+        flush = [] if self.variant.dual else [f"flush=filesystem:{MOUNT}"]
+        return ["device=r0", f"priorities={PRIORITIES}", f"policy={self.variant.policy}", *flush]
+
+    def _with_pcs(self, node: Machine) -> None:
+        """All in a file first, then pushed at once, as pcs' manual has it."""
+        promoted_max = "2" if self.variant.dual else "1"
+        commands = [
+            ["resource", "create", "guard", "ocf:heartgate:replica-guard", *self.guard_parameters(), "clone"],
+            ["resource", "create", "drbd", "ocf:linbit:drbd", "drbd_resource=r0",
+             "op", "monitor", "interval=20s", "role=Promoted", "monitor", "interval=30s", "role=Unpromoted",
+             "promotable", f"promoted-max={promoted_max}", "clone-max=2", "notify=true"],
+            ["constraint", "location", "drbd-clone", "rule", "role=Promoted", "score=-INFINITY", *LOCATION_RULE.split()],
+        ]  # fmt: skip
+        if not self.variant.dual:
+            commands += [
+                ["constraint", "location", "drbd-clone", "rule", "role=Promoted", "score=50", "#uname", "eq", self.active],
+                ["resource", "create", "fs", "ocf:heartbeat:Filesystem", "device=/dev/drbd0", f"directory={MOUNT}",
+                 "fstype=ext4", "op", "monitor", "interval=0", "--group", "service"],
+                ["resource", "create", "writer", "ocf:lab:writer", f"path={LOG}", "--group", "service"],
+                ["constraint", "colocation", "add", "service", "with", "Promoted", "drbd-clone"],
+                ["constraint", "order", "promote", "drbd-clone", "then", "start", "service"],
+            ]
+        node.run(["pcs", "cluster", "cib", "/root/new.xml"], timeout_s=120)
+        for command in commands:
+            node.run(["pcs", "-f", "/root/new.xml", *command], timeout_s=120)
+        node.run(["pcs", "cluster", "cib-push", "/root/new.xml", "--config"], timeout_s=120)
+
+    def _with_crm(self, node: Machine) -> None:
+        promoted_max = 2 if self.variant.dual else 1
+        parameters = " ".join(f'{p.split("=")[0]}="{p.split("=", 1)[1]}"' for p in self.guard_parameters())
+        lines = [
+            f"primitive guard ocf:heartgate:replica-guard params {parameters} op monitor interval=10s timeout=20s"
+            " op start timeout=60s op stop timeout=30s",
+            "clone guard-clone guard",
+            "primitive drbd ocf:linbit:drbd params drbd_resource=r0 op monitor interval=20s role=Promoted timeout=20s"
+            " op monitor interval=30s role=Unpromoted timeout=20s op start timeout=240s op stop timeout=100s",
+            f"clone drbd-clone drbd meta promotable=true promoted-max={promoted_max} clone-max=2 notify=true",
+            f"location heartgate-r0 drbd-clone rule $role=Promoted -inf: {LOCATION_RULE}",
+        ]
+        if not self.variant.dual:
+            lines += [
+                f"location prefer drbd-clone rule $role=Promoted 50: #uname eq {self.active}",
+                f"primitive fs ocf:heartbeat:Filesystem params device=/dev/drbd0 directory={MOUNT} fstype=ext4"
+                " op start timeout=60s op stop timeout=60s",
+                f"primitive writer ocf:lab:writer params path={LOG} op start timeout=30s op stop timeout=30s",
+                "group service fs writer",
+                "colocation service-with-drbd inf: service drbd-clone:Promoted",
+                "order drbd-before-service Mandatory: drbd-clone:promote service:start",
+            ]
+        node.put("/root/service.crm", "\n".join(lines) + "\n")
+        node.run(["crm", "--wait", "configure", "load", "update", "/root/service.crm"], timeout_s=240, check=False)
+        configured = node.run(["cibadmin", "-Q", "-o", "resources"]).stdout
+        if 'id="guard-clone"' not in configured:
+            raise LabError(f"crm configure did not create the resources:\n{configured}")
+
+    # --- asking
+
+    def status(self, node: str) -> Dict[str, Any]:
+        """What `heartgate status --json` says of r0 there; {} if it cannot be asked."""
+        result = self.nodes[node].run(["heartgate", "status", "--json"], check=False, timeout_s=20)
+        try:
+            devices = json.loads(result.stdout)["devices"]
+        except (ValueError, KeyError):
+            return {}
+        found = devices.get("r0") if isinstance(devices, dict) else next((d for d in devices if d["device"] == "r0"), None)
+        return found or {}
+
+    def standing(self, node: str) -> str:
+        return str(self.status(node).get("standing", ""))
+
+    def standings(self) -> Dict[str, str]:
+        return {name: self.standing(name) for name in NODES}
+
+    def wait_standing(self, node: str, *standings: str, timeout_s: float = 30.0) -> str:
+        def reached() -> Optional[str]:
+            now = self.standing(node)
+            return now if now in standings else None
+
+        return wait_until(f"{node} to be {' or '.join(standings)}", reached, timeout_s=timeout_s)
+
+    def wait_healed(self, timeout_s: float = 90.0) -> None:
+        """Both synced again, without a person."""
+        deadline = time.monotonic() + timeout_s
+        for node in NODES:
+            self.wait_standing(node, "synced", timeout_s=max(1.0, deadline - time.monotonic()))
+
+    def wait_served_by(self, node: str, *, since: float, timeout_s: float = 60.0, count: int = 10) -> None:
+        self.writes.wait_acks(count, node=node, since=since, timeout_s=timeout_s)
+
+    def drbd(self, node: str) -> str:
+        return self.nodes[node].run(["drbdsetup", "status", "r0", "--verbose"], check=False).stdout
+
+    def run(self, node: str, argv: Sequence[str], **options: Any) -> Any:
+        return self.nodes[node].run(argv, **options)
+
+    def journal(self, node: str, lines: int = 80) -> str:
+        """What heartgate and the kernel wrote there: for a failed test."""
+        show = ["journalctl", "-o", "short-monotonic", "--no-pager", "-n", str(lines)]
+        chosen = ["-t", "heartgated", "-t", "heartgate", "-t", "drbd-fence-peer", "_TRANSPORT=kernel"]
+        return self.nodes[node].run([*show, *chosen], check=False, timeout_s=30).stdout
+
+    # --- judging
+
+    def judge(self, *, copies: Sequence[str] = NODES, writer: str = "w0") -> None:
+        """No acknowledged write is missing on any of these copies (read below DRBD), and both copies are equal."""
+        for node in copies:
+            copy = self.writes.verify(node, "/dev/vdb", writer=writer)
+            assert copy.missing == set(), f"{node} lacks {len(copy.missing)} of {copy.acknowledged} acknowledged writes"
+
+    def one_writer_at_a_time(self, writer: str = "w0") -> None:
+        """Acknowledgements of the two nodes never interleave: a node that another took over from gives no more."""
+        nodes = [report.node for report in self.writes.acks(writer)]
+        turns = [n for i, n in enumerate(nodes) if i == 0 or nodes[i - 1] != n]
+        assert len(turns) <= self.turns_allowed, f"the writers took turns: {turns}"
+
+    turns_allowed = 2
+
+
+def other(node: str) -> str:
+    return NODES[1 - NODES.index(node)]

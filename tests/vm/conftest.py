@@ -1,0 +1,43 @@
+"""Fixtures of the VM tests: one lab a test, always ended; the nodes' journals are shown when a test fails."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Iterator, List
+
+import pytest
+
+from tests.lab.api import LabError
+from tests.vm.cluster import HaLab, Variant, restore
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    outcome = yield
+    report = outcome.get_result()
+    if report.when == "call" and report.failed:
+        for lab in getattr(item, "ha_labs", []):
+            for name in lab.nodes:
+                try:
+                    report.sections.append((f"{name}: DRBD", lab.drbd(name)))
+                    report.sections.append((f"{name}: journal", lab.journal(name)))
+                except LabError as error:
+                    report.sections.append((f"{name}: journal", f"not to be had: {error}"))
+
+
+@pytest.fixture()
+def cluster(request: pytest.FixtureRequest) -> Iterator[Callable[..., HaLab]]:
+    """`cluster(policy=..., active=...)`: a running cluster of that variant, with DRBD's quick time limits."""
+    labs: List[HaLab] = []
+    request.node.ha_labs = labs
+
+    def make(**options: Any) -> HaLab:
+        lab = restore(Variant(**options))
+        labs.append(lab)
+        lab.lab.quick_drbd(two_primaries=lab.variant.dual)
+        return lab
+
+    try:
+        yield make
+    finally:
+        for lab in labs:
+            lab.lab.down()
