@@ -12,7 +12,8 @@ from heartgate.daemon.services import DeviceSource, FlushTarget, LinkWatch, Name
 
 
 class RealWorld:
-    def __init__(self) -> None:
+    def __init__(self, real_time: bool = True) -> None:
+        self._real_time = real_time
         self.journal = Journal()
         self.boot = system.boot_id()
 
@@ -57,6 +58,11 @@ class RealWorld:
         from heartgate.adapters.netlink import CarrierWatch
 
         return CarrierWatch()
+
+    def prepare_thread(self) -> None:
+        """fsync and commands are on the path of a verdict too; programs that are started do not inherit this."""
+        if self._real_time:
+            system.real_time()
 
     def notify(self, state: str) -> None:
         system.sd_notify(state)

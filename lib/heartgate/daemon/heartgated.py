@@ -27,7 +27,7 @@ class Daemon:
 
     def __init__(self, world: World, store: Store, socket: Path, workers: Optional[Workers] = None) -> None:
         self.loop = Loop(self._failed, self._overflowed)
-        self.workers = workers or Workers(self.loop)
+        self.workers = workers or Workers(self.loop, world.prepare_thread)
         self.services = Services(self.loop, self.workers, store, world, os.urandom(8).hex())
         self.guards: Dict[str, Guard] = {}
         self.me: Optional[str] = None

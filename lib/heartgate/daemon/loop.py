@@ -30,6 +30,7 @@ class Mailbox:
         self._limit = limit
         self._items: Deque[Callback] = deque()
         self._lost = 0
+        self._closed = False
         self._guard = threading.Lock()
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -48,8 +49,9 @@ class Mailbox:
                 self._items.append(item)
             else:
                 self._lost += 1
-        with contextlib.suppress(BlockingIOError):  # full pipe: the loop has been woken already
-            os.write(self._writer, b"\0")
+            if not self._closed:
+                with contextlib.suppress(BlockingIOError):  # full pipe: the loop has been woken already
+                    os.write(self._writer, b"\0")
         return fits
 
     def take(self) -> Tuple[List[Callback], int]:
@@ -63,8 +65,10 @@ class Mailbox:
         return items, lost
 
     def close(self) -> None:
-        os.close(self._reader)
-        os.close(self._writer)
+        with self._guard:
+            self._closed = True
+            os.close(self._reader)
+            os.close(self._writer)
 
 
 class Timer:

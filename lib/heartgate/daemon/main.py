@@ -92,7 +92,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     from heartgate.adapters import system
     from heartgate.daemon.assembly import RealWorld
 
-    world = RealWorld()
+    world = RealWorld(real_time=not options.no_realtime)
     if not options.no_realtime:
         for what, wrong in (("memory lock", system.lock_memory()), ("real-time priority", system.real_time())):
             if wrong:

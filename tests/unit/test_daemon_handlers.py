@@ -1,0 +1,159 @@
+"""The fence-peer handler as DRBD calls it: real processes, a real heartgated (on a scripted world), killed in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Dict, Iterator, List
+
+import pytest
+
+from heartgate.core.model import Record, Standing
+from heartgate.daemon import client
+from heartgate.daemon.store import Saved, Store
+from heartgate.handlers import fence_peer
+from tests.unit.test_daemon_fakes import PARAMS
+
+ROOT = Path(__file__).resolve().parents[2]
+HANDLER = """
+import sys
+sys.path.append({lib!r})
+from heartgate.handlers.fence_peer import fence_peer
+sys.exit(fence_peer("DRBD", {path!r}))
+"""
+DECIDING = Record(Standing.DECIDING, 3, ("nodea", "nodeb"), "boot-1")
+
+
+class Site:
+    """A state directory in which r0 is deciding, and what is started on it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.state, self.runtime = directory / "state", directory / "run"
+        self.store = Store(self.state)
+        self.store.save_config(Saved("r0", "nodea", PARAMS, True))
+        self.store.save_record("r0", DECIDING)
+        self.socket = str(self.runtime / "control.sock")
+        self.processes: List[subprocess.Popen[str]] = []
+
+    def daemon(self) -> "subprocess.Popen[str]":
+        argv = [sys.executable, "-m", "tests.unit.test_daemon_fakes", str(self.state), str(self.runtime)]
+        return self._start(argv, {**os.environ, "PYTHONPATH": f"{ROOT / 'lib'}:{ROOT}"})
+
+    def handler(self, environment: Dict[str, str]) -> "subprocess.Popen[str]":
+        code = HANDLER.format(lib=str(ROOT / "lib"), path=self.socket)
+        return self._start(["/usr/bin/python3", "-IS", "-c", code], environment)
+
+    def _start(self, argv: List[str], environment: Dict[str, str]) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        self.processes.append(process)
+        return process
+
+    def waiting(self) -> int:
+        try:
+            return client.ask(client.request("status"), 5, self.socket).count(b'"handler":')
+        except client.Unreachable:
+            return -1
+
+    def until_waiting(self, count: int) -> None:
+        deadline = time.monotonic() + 15
+        while self.waiting() != count:
+            assert time.monotonic() < deadline, f"{self.waiting()} handlers wait, expected {count}"
+            time.sleep(0.05)
+
+    def let_the_fencing_complete(self) -> None:
+        (self.runtime / "fenced").write_text("")
+
+
+ENVIRONMENT = {"DRBD_RESOURCE": "r0", "DRBD_PEER": "nodeb", "DRBD_MINOR": "0"}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    it = Site(tmp_path)
+    yield it
+    for process in it.processes:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+@pytest.mark.req("A11", "E1")
+def test_the_question_survives_daemons(site: Site) -> None:
+    handlers = [site.handler(ENVIRONMENT) for _ in range(3)]  # before there is any daemon
+    for end in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+        daemon = site.daemon()
+        site.until_waiting(3)
+        daemon.send_signal(end)
+        assert daemon.wait(10) in (0, -signal.SIGKILL)
+        time.sleep(0.1)
+        assert all(handler.poll() is None for handler in handlers), "frozen is safe: it waits"
+        assert site.store.read_record("r0") == DECIDING
+    site.daemon()
+    site.until_waiting(3)
+    time.sleep(1)  # the baseline of Pacemaker's history is read
+    site.let_the_fencing_complete()
+    assert [handler.wait(15) for handler in handlers] == [7, 7, 7]
+    record = site.store.read_record("r0")
+    assert record is not None and record.standing is Standing.SOLO and record.proofs[0].node == "nodeb"
+
+
+def test_a_stopped_daemon_answers_later(site: Site) -> None:
+    daemon = site.daemon()
+    site.until_waiting(0)
+    time.sleep(1)
+    daemon.send_signal(signal.SIGSTOP)
+    handler = site.handler(ENVIRONMENT)
+    site.let_the_fencing_complete()
+    time.sleep(0.5)
+    assert handler.poll() is None
+    daemon.send_signal(signal.SIGCONT)
+    assert handler.wait(15) == 7
+
+
+def test_a_second_daemon_ends_with_a_clear_message(site: Site) -> None:
+    site.daemon()
+    site.until_waiting(0)
+    second = site.daemon()
+    assert second.wait(10) == 3
+    assert second.stderr is not None and "another heartgated is running (pid" in second.stderr.read()
+    assert site.waiting() == 0
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"DRBD_RESOURCE": "r0"}, {"DRBD_PEER": "nodeb"}, {"DRBD_RESOURCE": "../x", "DRBD_PEER": "nodeb"},
+     {"DRBD_RESOURCE": "r0", "DRBD_PEERS": "nodeb nodec"}, {"DRBD_RESOURCE": "r0" * 60, "DRBD_PEER": "nodeb"}],
+)  # fmt: skip
+def test_a_malformed_environment_stays_frozen(site: Site, environment: Dict[str, str]) -> None:
+    handler = site.handler(environment)
+    assert handler.wait(10) == 1
+    assert handler.stderr is not None and "is missing or not a name" in handler.stderr.read()
+
+
+def test_who_the_question_is_about() -> None:
+    drbd9 = {"DRBD_RESOURCE": "r0", "DRBD_PEER_NODE_ID": "1", "DRBD_NODE_ID_0": "nodea", "DRBD_NODE_ID_1": "nodeb"}
+    for given in (ENVIRONMENT, {"DRBD_RESOURCE": "r0", "DRBD_PEERS": "nodeb"}, drbd9):
+        assert fence_peer.question("DRBD", given) == ("r0", "nodeb")  # type: ignore[arg-type]
+    assert fence_peer.question("REPLICA", {"REPLICA_RESOURCE": "r0", "REPLICA_PEER": "nodeb"}) == ("r0", "nodeb")  # type: ignore[arg-type]
+
+
+def test_identity_is_this_process() -> None:
+    assert fence_peer.identity() == fence_peer.identity()
+    assert fence_peer.identity().startswith(f"{os.getpid()}-")
+
+
+def test_it_ends_with_its_caller(site: Site) -> None:
+    """An orphan waits for nobody: the kernel does not hear it any more."""
+    code = HANDLER.format(lib=str(ROOT / "lib"), path=site.socket)
+    script = f"import subprocess,sys; print(subprocess.Popen(['/usr/bin/python3','-IS','-c',{code!r}]).pid)"
+    caller = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    pid = int(caller.stdout)
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and "Z (" not in Path(f"/proc/{pid}/status").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
