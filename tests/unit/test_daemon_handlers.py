@@ -150,8 +150,10 @@ def test_identity_is_this_process() -> None:
 def test_it_ends_with_its_caller(site: Site) -> None:
     """An orphan waits for nobody: the kernel does not hear it any more."""
     code = HANDLER.format(lib=str(ROOT / "lib"), path=site.socket)
-    script = f"import subprocess,sys; print(subprocess.Popen(['/usr/bin/python3','-IS','-c',{code!r}]).pid)"
-    caller = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    start = f"subprocess.Popen(['/usr/bin/python3','-IS','-c',{code!r}], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)"
+    script = f"import subprocess, time; print({start}.pid, flush=True); time.sleep(1)"
+    argv = [sys.executable, "-c", script]
+    caller = subprocess.run(argv, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True, timeout=20)
     pid = int(caller.stdout)
     deadline = time.monotonic() + 10
     while Path(f"/proc/{pid}").exists() and "Z (" not in Path(f"/proc/{pid}/status").read_text():

@@ -301,7 +301,7 @@ _PERFORM: Dict[type, Callable[[Guard, Any], None]] = {
     Block: lambda guard, action: guard.operations.block(action.token),
     Release: lambda guard, action: guard.operations.release(),
     Unblock: lambda guard, action: guard.operations.unblock(),
-    Drop: lambda guard, action: guard.operations.drop(action.peer),
+    Drop: lambda guard, action: guard.operations.drop(action.peer, action.incarnation),
     Rehandle: lambda guard, action: guard.operations.rehandle(),
     AskFence: Guard._ask_fence,
     Flush: lambda guard, action: guard.operations.flush(action.epoch),

@@ -67,14 +67,17 @@ class Operations:
     def unblock(self) -> None:
         self._retry("unblock", lambda driver, replica: driver.unblock(replica, SHORT_S), self._may_serve)
 
-    def drop(self, peer: str) -> None:
-        incarnation = self._replica.peer(peer).incarnation
+    def drop(self, peer: str, incarnation: int) -> None:
+        """Only that connection: one that was established meanwhile is another one, and stays."""
 
         def wanted() -> bool:
             link = self._replica.peer(peer)
             return link.incarnation == incarnation and link.link is not Link.DOWN
 
-        self._retry("drop", lambda driver, _: driver.drop(peer, SHORT_S), wanted)
+        def work(driver: Driver, replica: Replica) -> Outcome:
+            return driver.drop(peer, SHORT_S) if wanted() else Outcome(True, "no longer that connection")
+
+        self._retry("drop", work, wanted)
 
     def rehandle(self) -> None:
         def wanted() -> bool:
