@@ -6,6 +6,7 @@ variant (policy, active node, tool it was made with) is made once with the real 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -16,7 +17,7 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from tests.lab.api import LabError, wait_until
 from tests.lab.vm import form, image
@@ -56,39 +57,66 @@ def package() -> Path:
     return target
 
 
-def restore(variant: Variant = Variant()) -> "HaLab":
-    """A running cluster of this variant, from its saved state (made now if there is none)."""
+def restore(variant: Variant = Variant()) -> HaLab:
+    """A running cluster of this variant, from its saved state. Three states stand on each other, so that a new package costs
+    no new cluster and a new variant no new installation: the bare cluster, heartgate installed, resources made."""
     built = image.build("bookworm")
-    base = ensure_snapshot(built, [package()], "bookworm")
-    recipe = digest(variant, inspect.getsource(sys.modules[__name__]), hashlib.sha256(_agents()).hexdigest())
-    saved = base / f"{variant.name}-{recipe}"
-    with exclusive("variant"):
+    base = ensure_snapshot(built, [], "bookworm")
+    content = hashlib.sha256(package().read_bytes()).hexdigest()
+    recipe = inspect.getsource(sys.modules[__name__])
+    installed = _derived(built, base, f"heartgate-{digest(content, recipe)}", lambda lab: _install(lab))
+    ready = _derived(built, installed, variant.name, lambda lab: HaLab(lab, variant).set_up())
+    return HaLab(_restore_from(ready, built), variant)
+
+
+def _derived(built: image.Image, parent: Path, name: str, job: Callable[[VmLab], None]) -> Path:
+    """The state that `job` makes out of `parent`, saved inside it (so that it goes when its parent goes)."""
+    saved = parent / name
+    with exclusive("derived"):
         if not saved.is_dir():
-            progress(f"setting up {variant.name} with {variant.tool} (once)")
-            with built_aside(saved) as aside:
-                _make(aside, variant)
-    return HaLab(_restore_from(saved, built), variant)
+            progress(f"preparing {name} (once)")
+            with built_aside(saved) as aside, contextlib.closing(_Closing(_restore_from(parent, built))) as closing:
+                job(closing.lab)
+                _save(closing.lab, aside)
+            for old in parent.glob("heartgate-*") if name.startswith("heartgate-") else ():
+                if old != saved:
+                    shutil.rmtree(old, ignore_errors=True)
+            progress(f"{name} is saved")
+    return saved
 
 
-def _agents() -> bytes:
-    guest = Path(form.__file__).parent / "guest"
-    return b"".join(path.read_bytes() for path in sorted(guest.rglob("*")) if path.is_file())
+@dataclass
+class _Closing:
+    lab: VmLab
+
+    def close(self) -> None:
+        self.lab.down()
 
 
-def _make(aside: Path, variant: Variant) -> None:
-    with VmLab.restore([package()]) as lab:
-        ha = HaLab(lab, variant)
-        ha.set_up()
-        for node in lab.nodes.values():
-            node.freeze()
-        wall_clock = time.time()
-        for node in lab.nodes.values():
-            node.save(aside / f"{node.name}.state")
-        for node in lab.nodes.values():
-            node.power_off()
-            shutil.copyfile(node.os_disk, aside / node.os_disk.name)
-            shutil.copyfile(node.data_disk, aside / node.data_disk.name)
-        (aside / "facts.json").write_text(json.dumps({"wall_clock": wall_clock}))
+def _save(lab: VmLab, aside: Path) -> None:
+    for node in lab.nodes.values():
+        node.freeze()
+    wall_clock = time.time()
+    for node in lab.nodes.values():
+        node.save(aside / f"{node.name}.state")
+    for node in lab.nodes.values():
+        node.power_off()
+        shutil.copyfile(node.os_disk, aside / node.os_disk.name)
+        shutil.copyfile(node.data_disk, aside / node.data_disk.name)
+    (aside / "facts.json").write_text(json.dumps({"wall_clock": wall_clock}))
+
+
+def _install(lab: VmLab) -> None:
+    """The package, and a DRBD configuration with its handlers."""
+    deb = package()
+
+    def install(node: Machine) -> None:
+        node.put_bytes("/root/heartgate.deb", deb.read_bytes())
+        node.run(["dpkg", "-i", "/root/heartgate.deb"], timeout_s=180)
+        node.run(["systemctl", "is-active", "heartgated"], timeout_s=60)
+
+    form.on_each(lab.nodes, install)
+    form.adjust_drbd(lab.nodes, handlers=True, net=form.SAVED_NET)
 
 
 def _restore_from(saved: Path, built: image.Image) -> VmLab:
@@ -118,7 +146,7 @@ class HaLab:
         self.nodes = lab.nodes
         self.writes = lab.writes
 
-    def __enter__(self) -> "HaLab":
+    def __enter__(self) -> HaLab:
         return self
 
     def __exit__(self, *_: object) -> None:
