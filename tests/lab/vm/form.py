@@ -137,6 +137,13 @@ def form(nodes: Mapping[str, Machine], debs: Sequence[Path]) -> None:
         lambda: "is running on" in first.run(["crm_resource", "-W", "-r", "fence-lab"]).stdout,
         timeout_s=60,
     )
+    first.run(["attrd_updater", "--refresh"])  # or a node's #feature-set may stay lost from its join
+    wait_until(
+        "one Pacemaker version to be seen",
+        lambda: "MIXED" not in first.run(["crm_mon", "-1"], check=False).stdout,
+        timeout_s=60,
+        interval_s=1,
+    )
     wait_idle(first, timeout_s=60)
     on_each(nodes, lambda node: None if node.run(["sync"]) else None)
     progress(f"cluster formed after {time.monotonic() - started:.1f} s")
