@@ -161,7 +161,9 @@ def test_the_reason_is_told_about_a_message(change: dict[str, Any], reason: str)
         codec.decode_payload(json.dumps(whole).encode())
 
 
-@pytest.mark.parametrize("data", [b"", b"[" * 100_000, b'{"v":1,"v":1}', b'{"v":' + b"9" * 10_000 + b"}", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "data", [b"", b"[" * 100_000, b'{"v":1,"v":1}', b'{"v":' + b"9" * 10_000 + b"}", b"\xff\xfe"]
+)
 def test_hostile_bytes(data: bytes) -> None:
     with pytest.raises(CodecError):
         codec.decode_payload(data)
@@ -231,7 +233,9 @@ def test_values_come_back(value: Any) -> None:
     assert codec.value_from_json(codec.parse_json(text.encode(), 10_000)) == value
 
 
-@pytest.mark.parametrize("value", [{"Nonsense": []}, {"Record": [1]}, {"Standing": "king"}, {"a": 1, "b": 2}, {"Optional": []}])
+@pytest.mark.parametrize(
+    "value", [{"Nonsense": []}, {"Record": [1]}, {"Standing": "king"}, {"a": 1, "b": 2}, {"Optional": []}]
+)
 def test_wrong_values(value: Any) -> None:
     with pytest.raises(CodecError):
         codec.value_from_json(value)

@@ -171,10 +171,18 @@ def test_register_monitor_unregister(bench: Bench) -> None:
 
 def test_registering_tells_all_problems(bench: Bench) -> None:
     bench.world.driver("exec", "r0", "", "nodea").problems = [Problem("x", "no fencing policy", "add: fencing")]
-    answer = call(bench, "register", params={**PARAMS, "flush": "filesystem:/absent", "priorities": "nodea:1 nodez:2"})
+    answer = call(
+        bench, "register", params={**PARAMS, "flush": "filesystem:/absent", "priorities": "nodea:1 nodez:2"}
+    )
     text = json.dumps(answer["problems"])
     assert answer["ok"] is False
-    for part in ("nodez is not a node", "nodea nodeb", "filesystem:/absent: does not exist", "no fencing policy", "add: fencing"):
+    for part in (
+        "nodez is not a node",
+        "nodea nodeb",
+        "filesystem:/absent: does not exist",
+        "no fencing policy",
+        "add: fencing",
+    ):
         assert part in text
 
 

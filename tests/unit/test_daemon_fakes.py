@@ -1,11 +1,14 @@
-"""A world for the daemon that a test holds in its hands: carrier, replication, Pacemaker, journal. And a test of itself.
+"""A world for the daemon that a test holds in its hands: carrier, replication, Pacemaker, journal. And a test of
+itself.
 
-Also a program: `python3 -m tests.unit.test_daemon_fakes STATE RUNTIME` runs a real heartgated on such a world (`ScriptedWorld`).
+Also a program: `python3 -m tests.unit.test_daemon_fakes STATE RUNTIME` runs a real heartgated on such a world
+(`ScriptedWorld`).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import socket
 import sys
@@ -34,17 +37,17 @@ class Pipe:
         os.write(self.writer, b"x")
 
     def hush(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.read(self.reader, 4096)
-        except BlockingIOError:
-            pass
 
 
 class FakeJournal:
     def __init__(self) -> None:
         self.lines: List[Tuple[str, str, Dict[str, object]]] = []
 
-    def send(self, kind: str, message: str, *, device: str = "", rule: str = "", epoch: int = -1, **fields: object) -> None:
+    def send(
+        self, kind: str, message: str, *, device: str = "", rule: str = "", epoch: int = -1, **fields: object
+    ) -> None:
         self.lines.append((kind, message, fields))
 
     def kinds(self) -> List[str]:
@@ -182,7 +185,7 @@ class FakeFlushTarget:
     def check(self) -> str:
         return "does not exist" if "absent" in self.target else ""
 
-    def flush(self, device: str, deadline_s: float) -> "FakeFlushTarget":
+    def flush(self, device: str, deadline_s: float) -> FakeFlushTarget:
         return self
 
 

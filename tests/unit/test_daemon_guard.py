@@ -58,11 +58,13 @@ def script(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> Script:
     def play(record: Record, *actions: Any, check: Any = lambda *_: ()) -> None:
         monkeypatch.setattr(guard, "_check", check)
         step = lambda config, state, event: (state._replace(record=record), actions)  # noqa: E731
-        monkeypatch.setattr(module.policy, "step", step)
+        monkeypatch.setattr(policy, "step", step)
         guard.handle(POKE)
         quiet = lambda config, state, event: (  # noqa: E731
-            state._replace(replica=event.replica) if isinstance(event, ReplicaChanged) else state, ())
-        monkeypatch.setattr(module.policy, "step", quiet)
+            state._replace(replica=event.replica) if isinstance(event, ReplicaChanged) else state,
+            (),
+        )
+        monkeypatch.setattr(policy, "step", quiet)
 
     return play
 
@@ -72,7 +74,9 @@ def record(standing: Standing, epoch: int = 5) -> Record:
 
 
 @pytest.mark.req("E1")
-def test_nothing_before_the_record_is_on_the_disk(bench: Bench, guard: Guard, script: Script, monkeypatch: Any) -> None:
+def test_nothing_before_the_record_is_on_the_disk(
+    bench: Bench, guard: Guard, script: Script, monkeypatch: Any
+) -> None:
     store, real, gate = bench.daemon.services.store, bench.daemon.services.store.save_record, threading.Event()
     order: List[str] = []
 
@@ -115,7 +119,9 @@ def test_a_failing_disk_stops_the_device_loudly_until_it_works(
     assert not guard.persist_failure
 
 
-def test_while_the_disk_hangs_only_the_newest_is_kept(bench: Bench, guard: Guard, script: Script, monkeypatch: Any) -> None:
+def test_while_the_disk_hangs_only_the_newest_is_kept(
+    bench: Bench, guard: Guard, script: Script, monkeypatch: Any
+) -> None:
     def broken(device: str, new: Record) -> None:
         raise OSError(5, "Input/output error")
 
@@ -128,7 +134,9 @@ def test_while_the_disk_hangs_only_the_newest_is_kept(bench: Bench, guard: Guard
 
 
 @pytest.mark.req("E2")
-def test_a_step_that_breaks_an_invariant_is_thrown_away(bench: Bench, guard: Guard, script: Script, monkeypatch: Any) -> None:
+def test_a_step_that_breaks_an_invariant_is_thrown_away(
+    bench: Bench, guard: Guard, script: Script, monkeypatch: Any
+) -> None:
     before, answers = guard.state, []
     monkeypatch.setattr(guard.outside, "answer", lambda *answer: answers.append(answer))
     new = record(Standing.SOLO)
@@ -143,7 +151,7 @@ def test_a_failing_policy_decides_nothing(bench: Bench, guard: Guard, monkeypatc
     def step(*_: Any) -> Any:
         raise KeyError("nodez")
 
-    monkeypatch.setattr(module.policy, "step", step)
+    monkeypatch.setattr(policy, "step", step)
     before = guard.state
     guard.handle(POKE)
     assert guard.state is before and "KeyError" in guard.broken[0]
@@ -160,7 +168,9 @@ def test_blocking_is_reported(bench: Bench, guard: Guard, monkeypatch: Any) -> N
         assert events.pop() == (7, outcome.ok)
 
 
-def test_an_operation_that_hangs_is_given_up_and_none_overtakes_it(bench: Bench, guard: Guard, monkeypatch: Any) -> None:
+def test_an_operation_that_hangs_is_given_up_and_none_overtakes_it(
+    bench: Bench, guard: Guard, monkeypatch: Any
+) -> None:
     gate = threading.Event()
     driver = bench.world.drivers["r0"]
     monkeypatch.setattr(operations, "BLOCK_S", -1.8)  # with the margin: 0.2 s
@@ -189,7 +199,8 @@ def blocked(bench: Bench, guard: Guard, script: Script) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "resets", "calls"), [("done", 0, 1), ("kernel-users: nfsd", 1, 1), ("timeout after 30 s", 1, 1), ("busy", 1, 3)]
+    ("how", "resets", "calls"),
+    [("done", 0, 1), ("kernel-users: nfsd", 1, 1), ("timeout after 30 s", 1, 1), ("busy", 1, 3)],
 )
 @pytest.mark.req("A3", "A11")
 def test_release_falls_back_to_reset(
@@ -237,7 +248,9 @@ def test_the_block_is_enforced_at_every_change(bench: Bench, guard: Guard, scrip
 
 
 @pytest.mark.req("A5")
-def test_flush_waits_for_the_handlers_and_the_thaw(bench: Bench, guard: Guard, script: Script, monkeypatch: Any) -> None:
+def test_flush_waits_for_the_handlers_and_the_thaw(
+    bench: Bench, guard: Guard, script: Script, monkeypatch: Any
+) -> None:
     waiting = [1]
     monkeypatch.setattr(guard.outside, "handlers", lambda device: waiting[0])
     guard.handle(ReplicaChanged(ALONE))
@@ -258,7 +271,9 @@ def test_flush_waits_for_the_handlers_and_the_thaw(bench: Bench, guard: Guard, s
     assert bench.daemon.services.store.load_note("r0", "flush") == flushed
 
 
-def test_drop_is_tried_again_only_while_it_makes_sense(bench: Bench, guard: Guard, script: Script, monkeypatch: Any) -> None:
+def test_drop_is_tried_again_only_while_it_makes_sense(
+    bench: Bench, guard: Guard, script: Script, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(operations, "RETRY_PAUSE_S", 0.01)
     driver = bench.world.drivers["r0"]
     driver.answers["drop nodeb"] = Outcome(False, "no")
@@ -278,7 +293,9 @@ def test_a_recorded_verdict_can_be_replayed(bench: Bench, guard: Guard, monkeypa
     bench.until("the history", lambda: store.history("r0"))
     replayed = 0
     for entry in store.history("r0"):
-        parts: Tuple[Any, ...] = tuple(value_from_json(entry[name]) for name in ("config", "before", "event", "actions"))
+        parts: Tuple[Any, ...] = tuple(
+            value_from_json(entry[name]) for name in ("config", "before", "event", "actions")
+        )
         config, before, event, actions = parts
         if before is not None:
             assert policy.step(config, before, event)[1] == actions

@@ -1,4 +1,5 @@
-"""The fence-peer handler as DRBD calls it: real processes, a real heartgated (on a scripted world), killed in between."""
+"""The fence-peer handler as DRBD calls it: real processes, a real heartgated (on a scripted world), killed in
+between."""
 
 from __future__ import annotations
 
@@ -39,15 +40,15 @@ class Site:
         self.socket = str(self.runtime / "control.sock")
         self.processes: List[subprocess.Popen[str]] = []
 
-    def daemon(self) -> "subprocess.Popen[str]":
+    def daemon(self) -> subprocess.Popen[str]:
         argv = [sys.executable, "-m", "tests.unit.test_daemon_fakes", str(self.state), str(self.runtime)]
         return self._start(argv, {**os.environ, "PYTHONPATH": f"{ROOT / 'lib'}:{ROOT}"})
 
-    def handler(self, environment: Dict[str, str]) -> "subprocess.Popen[str]":
+    def handler(self, environment: Dict[str, str]) -> subprocess.Popen[str]:
         code = HANDLER.format(lib=str(ROOT / "lib"), path=self.socket)
         return self._start(["/usr/bin/python3", "-IS", "-c", code], environment)
 
-    def _start(self, argv: List[str], environment: Dict[str, str]) -> "subprocess.Popen[str]":
+    def _start(self, argv: List[str], environment: Dict[str, str]) -> subprocess.Popen[str]:
         process = subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT)
         self.processes.append(process)
         return process
@@ -150,7 +151,7 @@ def test_identity_is_this_process() -> None:
 def test_it_ends_with_its_caller(site: Site) -> None:
     """An orphan waits for nobody: the kernel does not hear it any more."""
     code = HANDLER.format(lib=str(ROOT / "lib"), path=site.socket)
-    start = f"subprocess.Popen(['/usr/bin/python3','-IS','-c',{code!r}], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)"
+    start = f"subprocess.Popen(['/usr/bin/python3','-IS','-c',{code!r}], stdout=-3, stderr=-3)"  # -3: DEVNULL
     script = f"import subprocess, time; print({start}.pid, flush=True); time.sleep(1)"
     argv = [sys.executable, "-c", script]
     caller = subprocess.run(argv, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True, timeout=20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -51,10 +52,8 @@ def test_interrupted_at_each_step(store: Store, monkeypatch: pytest.MonkeyPatch,
     for after in (False, True):
         for nth in range(3):
             _interrupt(monkeypatch, name, nth, after)
-            try:
+            with contextlib.suppress(Interrupted):
                 store.save_record("r0", NEW)
-            except Interrupted:
-                pass
             monkeypatch.undo()
             assert store.load_record("r0")[0] in (OLD, NEW)
             store.save_record("r0", OLD)
@@ -73,7 +72,7 @@ def _interrupt(monkeypatch: pytest.MonkeyPatch, name: str, nth: int, after: bool
             real(*arguments, **named)
         raise Interrupted
 
-    monkeypatch.setattr(module.os, name, cut)
+    monkeypatch.setattr(os, name, cut)
 
 
 def test_order_of_the_calls(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +85,7 @@ def test_order_of_the_calls(store: Store, monkeypatch: pytest.MonkeyPatch) -> No
             order.append(name)
             return real(*arguments)
 
-        monkeypatch.setattr(module.os, name, call)
+        monkeypatch.setattr(os, name, call)
     store.save_record("r0", NEW)
     assert order == ["write", "fsync", "rename", "fsync"]
 
@@ -97,7 +96,7 @@ def test_a_failed_write_leaves_the_old_record(store: Store, monkeypatch: pytest.
     def full(fd: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         store.save_record("r0", NEW)
     monkeypatch.undo()
@@ -147,7 +146,9 @@ def test_configurations(store: Store) -> None:
     assert store.devices() == []
 
 
-@pytest.mark.parametrize("body", [[], {}, {"me": "a b", "params": {}, "active": True}, {"me": "a", "params": {"x": 1}, "active": True}])
+@pytest.mark.parametrize(
+    "body", [[], {}, {"me": "a b", "params": {}, "active": True}, {"me": "a", "params": {"x": 1}, "active": True}]
+)
 def test_a_wrong_configuration_is_kept_aside(store: Store, body: object) -> None:
     (store.directory / "r0.config").write_bytes(codec.seal("heartgate-config", 1, body))
     saved, aside = store.load_config("r0")

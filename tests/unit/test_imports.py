@@ -59,7 +59,9 @@ def test_direction(path: Path) -> None:
         wanted = target.split(".")[1]
         if part == "daemon" and wanted == "adapters":
             contract = target.startswith("heartgate.adapters.base")
-            assert contract or name in ASSEMBLY, f"{name} imports {target}: only {sorted(ASSEMBLY)} know the real adapters"
+            assert contract or name in ASSEMBLY, (
+                f"{name} imports {target}: only {sorted(ASSEMBLY)} know the real adapters"
+            )
             continue
         assert wanted in ALLOWED[part], f"{name} imports {target}"
 

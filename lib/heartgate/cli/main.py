@@ -37,8 +37,12 @@ def arguments(argv: Optional[List[str]] = None) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"heartgate {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    status = commands.add_parser("status", help="standing, proofs and last verdict of each guarded device", epilog=EPILOG,
-                                 formatter_class=argparse.RawDescriptionHelpFormatter)
+    status = commands.add_parser(
+        "status",
+        help="standing, proofs and last verdict of each guarded device",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     status.add_argument("device", nargs="?", help="only this device")
     status.add_argument("--json", action="store_true", help="everything, for programs")
     status.add_argument("--socket", default=client.SOCKET, help=argparse.SUPPRESS)

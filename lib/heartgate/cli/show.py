@@ -33,10 +33,12 @@ def _head(data: Data) -> str:
         reason = f" ({data['reason']})" if data.get("reason") else ""
         return (
             f"heartgated does not run{reason}.\n"
-            "Shown is what it last wrote down; roles, links and what other nodes say are not known. Frozen devices stay frozen."
+            "Shown is what it last wrote down; roles, links and what other nodes say are not known. "
+            "Frozen devices stay frozen."
         )
     carrier = "" if data["carrier"] == "connected" else "; CANNOT HEAR ANYBODY (Corosync is gone)"
-    return f"heartgated {data['version']} on {data['node']}; hears: {_list(data['reachable'])}; online: {_list(data['online'])}{carrier}"
+    heard = f"hears: {_list(data['reachable'])}; online: {_list(data['online'])}{carrier}"
+    return f"heartgated {data['version']} on {data['node']}; {heard}"
 
 
 def _device(item: Data, running: bool) -> List[str]:
@@ -64,7 +66,9 @@ def _volatile(item: Data, row: Any) -> None:
     row("replica", f"{item['role']}, disk {item['disk']}{frozen}")
     for node, link in item["links"].items():
         peer = item["peers"].get(node)
-        said = f"says {peer['standing']}, epoch {peer['epoch']}, disk {peer['disk']}, {peer['role']}" if peer else "not heard"
+        said = "not heard"
+        if peer:
+            said = f"says {peer['standing']}, epoch {peer['epoch']}, disk {peer['disk']}, {peer['role']}"
         row(node, f"sync link {link['link']}; {said}")
     if item["handlers"]:
         row("handlers", f"{len(item['handlers'])} waiting")
@@ -95,7 +99,8 @@ def _verdict(verdict: Any) -> str:
         return "none recorded"
     before = f"{verdict['from']} -> " if verdict["from"] else ""
     rules = ", ".join(verdict["rules"]) or "start"
-    return f"{_when(verdict['at'])}: {before}{verdict['to']}, epoch {verdict['epoch']}, on {verdict['event']}; rules: {rules}"
+    what = f"{before}{verdict['to']}, epoch {verdict['epoch']}, on {verdict['event']}"
+    return f"{_when(verdict['at'])}: {what}; rules: {rules}"
 
 
 def _when(at_ms: int) -> str:

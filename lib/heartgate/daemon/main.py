@@ -30,9 +30,9 @@ def arguments(argv: Optional[List[str]] = None) -> argparse.Namespace:
         epilog="Exit codes: 0 ended by a signal, 1 could not start, 2 wrong arguments, 3 another one is running.",
     )
     parser.add_argument("--version", action="version", version=f"heartgated {__version__}")
-    parser.add_argument("--foreground", action="store_true", help="it always stays there; accepted for clarity in units")
+    parser.add_argument("--foreground", action="store_true", help="it always stays there; accepted for clarity")
     parser.add_argument("--state-dir", type=Path, default=STATE_DIR, help=f"persistent state (default {STATE_DIR})")
-    parser.add_argument("--runtime-dir", type=Path, default=RUNTIME_DIR, help=f"lock, socket ({RUNTIME_DIR})")
+    parser.add_argument("--runtime-dir", type=Path, default=RUNTIME_DIR, help="for lock and socket")
     parser.add_argument("--no-realtime", action="store_true", help="neither real-time priority nor locked memory")
     return parser.parse_args(argv)
 

@@ -63,7 +63,8 @@ def _texts(longdesc: str, shortdesc: str) -> Tuple[str, str]:
 
 
 def _parameter(parameter: Parameter) -> Tuple[str, ...]:
-    flags = f'required="{int(parameter.required)}" unique="{int(parameter.unique)}" reloadable="{int(parameter.reloadable)}"'
+    wanted = (("required", parameter.required), ("unique", parameter.unique), ("reloadable", parameter.reloadable))
+    flags = " ".join(f'{name}="{int(value)}"' for name, value in wanted)
     default = f" default={quoteattr(parameter.default)}" if parameter.default else ""
     content = f'<content type="{parameter.kind}"{default}/>'
     if parameter.choices:

@@ -12,6 +12,7 @@ from heartgate.daemon import client
 from heartgate.ocf import codes
 
 PREFIX = "OCF_RESKEY_"
+INTERVAL = PREFIX + "CRM_meta_interval"
 DAEMON = "/usr/sbin/heartgated"
 SYSTEMD = "/run/systemd/system"
 RUNTIME_DIR = "/run/heartgate"
@@ -19,6 +20,7 @@ START_S = 15.0
 STOP_S = 20.0
 REGISTER_S = 50.0
 MONITOR_S = 15.0
+NONSENSE = "heartgated gave an answer that makes no sense"
 
 
 def log(level: str, text: str) -> None:
@@ -37,13 +39,13 @@ def monitor() -> int:
     try:
         answer = client.ask(client.request("monitor", device=os.environ.get(PREFIX + "device", "")), MONITOR_S)
     except client.Unreachable as error:
-        if os.environ.get("OCF_RESKEY_CRM_meta_interval", "0") == "0":  # a probe: not running is the ordinary state
+        if os.environ.get(INTERVAL, "0") == "0":  # a probe: not running is the ordinary state
             return codes.NOT_RUNNING
         log("ERROR", f"heartgated does not answer, so nothing is decided here (a frozen device stays frozen): {error}")
         return codes.GENERIC
     code = client.number_in(answer, b"rc")
     if code not in (codes.SUCCESS, codes.NOT_RUNNING):
-        log("ERROR", client.text_in(answer, b"message") or "heartgated gave an answer that makes no sense")
+        log("ERROR", client.text_in(answer, b"message") or NONSENSE)
         return codes.GENERIC
     return code
 
@@ -108,8 +110,8 @@ def _call(op: str, timeout_s: float) -> "dict[str, object]":
     except client.Unreachable as error:
         return {"ok": False, "error": str(error)}
     except ValueError:
-        return {"ok": False, "error": "heartgated gave an answer that makes no sense"}
-    return answer if isinstance(answer, dict) else {"ok": False, "error": "heartgated gave an answer that makes no sense"}
+        answer = None
+    return answer if isinstance(answer, dict) else {"ok": False, "error": NONSENSE}
 
 
 def _ours() -> "dict[str, str]":
@@ -135,7 +137,7 @@ def ensure_daemon() -> bool:
     """Start heartgated if it does not answer; through systemd where that runs."""
     if _answers():
         return True
-    systemd = os.path.isdir(SYSTEMD)
+    systemd = os.path.isdir(SYSTEMD)  # noqa: PTH112 - pathlib costs more than all of this
     if systemd:
         _run(["/usr/bin/systemctl", "start", "heartgated.service"])
     else:
@@ -168,7 +170,7 @@ def _run(argv: "list[str]") -> None:
 
 def _spawn_daemon() -> None:
     """Detached from the agent: a session of its own, so that the end of this action is not its end."""
-    os.makedirs(RUNTIME_DIR, mode=0o700, exist_ok=True)
+    os.makedirs(RUNTIME_DIR, mode=0o700, exist_ok=True)  # noqa: PTH103
     log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     files = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),

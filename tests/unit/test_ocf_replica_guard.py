@@ -1,0 +1,223 @@
+"""replica-guard: its parameters, its metadata, and its exit codes (as a real process against a real socket)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from pathlib import Path
+from typing import Dict, Iterator, List, Mapping
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heartgate.daemon import params
+from heartgate.ocf.metadata import generated
+from heartgate.ocf.replica_guard_table import PARAMETERS
+from tests.unit.test_daemon_fakes import PARAMS, Bench
+
+ROOT = Path(__file__).resolve().parents[2]
+GOOD = {"device": "r0", "priorities": "nodea:1 nodeb:2"}
+AGENT = """
+import sys
+sys.path.append({lib!r})
+from heartgate.daemon import client
+from heartgate.ocf import replica_guard
+client.SOCKET = replica_guard.client.SOCKET = {path!r}
+ask = client.ask
+replica_guard.client.ask = lambda line, timeout_s: ask(line, timeout_s, {path!r})
+replica_guard.START_S = 0.2
+replica_guard.SYSTEMD = replica_guard.DAEMON = "/nonexistent"
+replica_guard.RUNTIME_DIR = {directory!r}
+sys.exit(replica_guard.main({action!r}))
+"""
+
+
+def problems(**changes: str) -> List[str]:
+    return [f"{problem.message}; {problem.remedy}" for problem in params.parse({**GOOD, **changes})[1]]
+
+
+def test_good_parameters() -> None:
+    found, wrong = params.parse(
+        {**GOOD, "flush": "filesystem:/srv", "confirm_timeout": "5s", "CRM_meta_timeout": "1"}
+    )
+    assert not wrong and found is not None
+    assert found.priorities == (("nodea", 1), ("nodeb", 2)) and found.confirm_timeout_ms == 5000
+    assert found.config("r0", "nodea").device == "r0"
+
+
+@pytest.mark.req("A1")
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"device": ""}, ["device is not given", "device=r0"]),
+        ({"device": "r 0"}, ["device='r 0'", "name of the replicated resource"]),
+        ({"device": "../etc"}, ["device="]),
+        ({"priorities": ""}, ["priorities is not given", "nodea:1 nodeb:2"]),
+        (
+            {"priorities": "nodea:1 nodeb:1"},
+            ["priorities: nodea and nodeb both have priority 1", "a number of its own"],
+        ),
+        ({"priorities": "nodea:1 nodea:2"}, ["priorities: nodea is named twice"]),
+        ({"priorities": "nodea:0 nodeb:1"}, ["priorities: 'nodea:0'"]),
+        ({"priorities": "nodea nodeb"}, ["priorities: 'nodea'"]),
+        ({"priorities": "nodea:1"}, ["priorities names one node"]),
+        ({"policy": "best"}, ["policy='best'", "priority, active-first"]),
+        ({"on_isolation": "bias"}, ["on_isolation=bias is not built yet", "on_isolation=fence"]),
+        ({"on_isolation": "freeze"}, ["on_isolation=freeze is not built yet"]),
+        ({"on_blocked_promoted": "pray"}, ["on_blocked_promoted='pray'", "release, fence"]),
+        ({"confirm_timeout": "soon"}, ["confirm_timeout='soon'", "confirm_timeout=10"]),
+        ({"confirm_timeout": "0"}, ["confirm_timeout='0'"]),
+        ({"flush": "everything"}, ["flush: 'everything'", "filesystem:/srv"]),
+        ({"flush_timeout": "-1"}, ["flush_timeout='-1'"]),
+        ({"driver": "md"}, ["driver='md'", "drbd, exec"]),
+        ({"driver": "exec"}, ["exec_program=''", "full path"]),
+        ({"sync_interfaces": "eth0:1"}, ["sync_interfaces: 'eth0:1'"]),
+    ],
+)
+def test_bad_parameters_name_parameter_and_remedy(changes: Dict[str, str], parts: List[str]) -> None:
+    text = "\n".join(problems(**changes))
+    assert all(part in text for part in parts), text
+
+
+@given(st.dictionaries(st.sampled_from(sorted(params.DEFAULTS)), st.text(max_size=40)))
+def test_any_text_is_a_value_or_a_problem(raw: Dict[str, str]) -> None:
+    found, wrong = params.parse(raw)
+    assert (found is None) == bool(wrong)
+
+
+# --- metadata
+
+
+def test_metadata_in_step() -> None:
+    for name, text in generated().items():
+        stored = (ROOT / "ocf-metadata" / name).read_text(encoding="ascii")
+        assert stored == text, "run: PYTHONPATH=lib python3 -m heartgate.ocf.metadata ocf-metadata"
+
+
+def test_metadata_declares_what_is_parsed() -> None:
+    assert {parameter.name for parameter in PARAMETERS} == set(params.DEFAULTS)
+    for parameter in PARAMETERS:
+        assert parameter.default == params.DEFAULTS[parameter.name]
+    root = ElementTree.fromstring(generated()["replica-guard.xml"])
+    actions = {action.get("name") for action in root.iter("action")}
+    assert {"start", "stop", "monitor", "meta-data", "validate-all", "reload-agent", "notify"} == actions
+
+
+RNG = Path("/usr/share/pcs/data/ocf-1.1.rng")
+
+
+@pytest.mark.skipif(not RNG.exists(), reason="needs pcs")
+def test_metadata_validates() -> None:
+    argv = ["xmllint", "--noout", "--relaxng", str(RNG), str(ROOT / "ocf-metadata" / "replica-guard.xml")]
+    assert subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+# --- as a process
+
+
+class Served:
+    """A bench turned by a thread, and the agent run against it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.bench = Bench(directory)
+        self._end = False
+        self.thread = threading.Thread(target=self._turn)
+
+    def _turn(self) -> None:
+        self.bench.daemon.start()
+        while not self._end:
+            self.bench.daemon.loop.turn(0.02)
+        self.bench.close()
+
+    def stop(self) -> None:
+        self._end = True
+        self.thread.join()
+
+
+def agent(directory: Path, action: str, raw: Mapping[str, str], **extra: str) -> subprocess.CompletedProcess[str]:
+    code = AGENT.format(
+        lib=str(ROOT / "lib"), path=str(directory / "control.sock"), action=action, directory=str(directory / "run")
+    )
+    environment = {
+        **{f"OCF_RESKEY_{name}": value for name, value in raw.items()},
+        **extra,
+        "PATH": os.environ["PATH"],
+    }
+    argv = ["/usr/bin/python3", "-IS", "-c", code]
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    it = Served(tmp_path)
+    it.thread.start()
+    yield it
+    it.stop()
+
+
+def test_life_of_a_resource(served: Served) -> None:
+    assert agent(served.directory, "monitor", PARAMS).returncode == 7
+    started = agent(served.directory, "start", PARAMS)
+    assert (started.returncode, started.stderr) == (0, "")
+    for action in ("monitor", "start", "reload-agent", "notify", "validate-all"):
+        assert agent(served.directory, action, PARAMS).returncode == 0
+    for _ in range(2):
+        assert agent(served.directory, "stop", PARAMS).returncode == 0
+        assert agent(served.directory, "monitor", PARAMS).returncode == 7
+
+
+def test_what_the_daemon_refuses(served: Served) -> None:
+    answer = agent(
+        served.directory, "start", {**PARAMS, "priorities": "nodea:1 nodez:2", "flush": "filesystem:/absent"}
+    )
+    assert answer.returncode == 2
+    lines = answer.stderr.splitlines()
+    assert all(line.startswith("ERROR: ") for line in lines) and len(lines) == 2
+    assert "nodez is not a node of this cluster" in lines[0] and "filesystem:/absent" in lines[1]
+    assert agent(served.directory, "validate-all", {**PARAMS, "priorities": "nodea:1 nodez:2"}).returncode == 0
+    checked = agent(
+        served.directory, "validate-all", {**PARAMS, "priorities": "nodea:1 nodez:2"}, OCF_CHECK_LEVEL="10"
+    )
+    assert checked.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "raw", [{}, PARAMS, {"device": '\u00e4\n"', "priorities": "x"}, {**PARAMS, "priorities": ""}]
+)
+def test_stop_always_works(tmp_path: Path, raw: Dict[str, str]) -> None:
+    assert agent(tmp_path, "stop", raw).returncode == 0
+
+
+def test_a_dead_daemon(tmp_path: Path) -> None:
+    probe = agent(tmp_path, "monitor", PARAMS)
+    assert probe.returncode == 7, "a probe before anything was started"
+    recurring = agent(tmp_path, "monitor", PARAMS, OCF_RESKEY_CRM_meta_interval="10000")
+    assert recurring.returncode == 1 and "heartgated does not answer" in recurring.stderr
+    started = agent(tmp_path, "start", PARAMS)
+    assert started.returncode == 1 and "heartgated does not answer" in started.stderr
+
+
+def test_wrong_action(tmp_path: Path) -> None:
+    assert agent(tmp_path, "promote", PARAMS).returncode == 3
+
+
+def test_monitor_imports_next_to_nothing() -> None:
+    code = "import sys; sys.path.append(sys.argv[1]); import heartgate.ocf.replica_guard; print(*sys.modules)"
+    argv = ["/usr/bin/python3", "-IS", "-c", code, str(ROOT / "lib")]
+    loaded = set(subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split())
+    assert not loaded & {
+        "json",
+        "re",
+        "socket",
+        "argparse",
+        "subprocess",
+        "logging",
+        "typing",
+        "enum",
+        "pyroute2",
+        "site",
+    }
