@@ -13,6 +13,7 @@ from typing import List, Optional
 
 from heartgate import __version__
 from heartgate.daemon.heartgated import Daemon
+from heartgate.daemon.respawn import respawn
 from heartgate.daemon.services import World
 from heartgate.daemon.store import AlreadyRunning, RuntimeLock, Store, StoreError, prepare_directory
 
@@ -34,6 +35,7 @@ def arguments(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument("--state-dir", type=Path, default=STATE_DIR, help=f"persistent state (default {STATE_DIR})")
     parser.add_argument("--runtime-dir", type=Path, default=RUNTIME_DIR, help="for lock and socket")
     parser.add_argument("--no-realtime", action="store_true", help="neither real-time priority nor locked memory")
+    parser.add_argument("--respawn", action="store_true", help="start it again when it dies (where no systemd does)")
     return parser.parse_args(argv)
 
 
@@ -88,6 +90,9 @@ def _more_descriptors() -> None:
 def main(argv: Optional[List[str]] = None) -> int:
     options = arguments(argv)
     os.umask(0o077)
+    if options.respawn:
+        command = [sys.executable, "-I", *[item for item in sys.argv if item != "--respawn"]]
+        return respawn(command, (0, EXIT_FAILED, EXIT_ALREADY_RUNNING))
     _more_descriptors()
     from heartgate.adapters import system
     from heartgate.daemon.assembly import RealWorld

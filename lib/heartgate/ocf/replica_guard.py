@@ -180,7 +180,7 @@ def _spawn_daemon() -> None:
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
     try:
         # posix_spawn(setsid=True) does not exist in every libc that we meet; setsid(1) does, and forks.
-        os.posix_spawn("/usr/bin/setsid", ["setsid", "--fork", DAEMON], environment, file_actions=files)
+        os.posix_spawn("/usr/bin/setsid", ["setsid", "--fork", DAEMON, "--respawn"], environment, file_actions=files)
     except OSError as error:
         log("ERROR", f"{DAEMON}: {error.strerror}")
 
