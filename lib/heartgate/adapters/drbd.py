@@ -31,6 +31,30 @@ class Generation(NamedTuple):
 
 
 NO_GENERATION = Generation()
+NO_TABLE = drbd_events.Table()
+
+
+class _Stream:
+    """One `drbdsetup events2` and what it has said. Raises AdapterError when it cannot be started."""
+
+    def __init__(self, readiness: Readiness) -> None:
+        self.table = drbd_events.Table()
+        self._readiness = readiness
+        self._process = LineProcess(["drbdsetup", "events2", "all"])
+        readiness.watch(self._process.fileno())
+
+    def read(self) -> bool:
+        """Take in what has arrived; False when it died or a line could not be read."""
+        try:
+            for line in self._process.read_lines():
+                self.table.apply(drbd_events.parse_line(line))
+        except drbd_events.Unreadable:
+            return False
+        return not self._process.ended
+
+    def close(self) -> None:
+        self._readiness.unwatch(self._process.fileno())
+        self._process.close()
 
 
 class DrbdSource:
@@ -47,8 +71,8 @@ class DrbdSource:
         self._before: Dict[str, Replica] = {}  # as the kernel told it last, without generations
         self._generations: Dict[str, Generation] = {}
         self._incarnations = drbd_events.Incarnations()
-        self._table = drbd_events.Table()
-        self._process: Optional[LineProcess] = None
+        self._stream: Optional[_Stream] = None
+        self._fresh: Optional[_Stream] = None  # on trial beside a doubtful one
         self._backoff = Backoff()
         self._start_at = 0.0
         self._readiness = Readiness()
@@ -64,6 +88,7 @@ class DrbdSource:
 
     def discard(self, resource: str) -> None:
         self._wanted.discard(resource)
+        self._told.pop(resource, None)
 
     def fileno(self) -> int:
         return self._readiness.fileno()
@@ -86,16 +111,30 @@ class DrbdSource:
     # --- events2
 
     def _read_events(self) -> None:
-        if self._process is None and not self._start():
+        if self._stream is None and not self._start():
             return
-        assert self._process is not None
-        try:
-            for line in self._process.read_lines():
-                self._table.apply(drbd_events.parse_line(line))
-        except drbd_events.Unreadable:
-            self._process.ended = True
-        if self._process.ended:
+        assert self._stream is not None
+        if not self._stream.read():
             self._stop()
+        elif self._stream.table.doubtful:
+            self._verify(self._stream)
+
+    def _verify(self, doubtful: _Stream) -> None:
+        """Messages were lost or came in the wrong order: a second stream is read beside the first and takes its place
+        once its dump is complete. Nothing is unknown meanwhile, only late."""
+        try:
+            if self._fresh is None:
+                self._fresh = _Stream(self._readiness)
+        except AdapterError:
+            self._stop()
+            return
+        if not self._fresh.read():
+            self._stop()
+        elif self._fresh.table.complete:
+            doubtful.close()
+            self._stream, self._fresh = self._fresh, None
+            if doubtful.table.missing:
+                self._incarnations.interrupted()
 
     def _start(self) -> bool:
         wait = self._start_at - time.monotonic()
@@ -104,20 +143,18 @@ class DrbdSource:
             return False
         self._backoff.started()
         try:
-            self._process = LineProcess(["drbdsetup", "events2", "all"])
+            self._stream = _Stream(self._readiness)
         except AdapterError:
             self._later()
             return False
-        self._readiness.watch(self._process.fileno())
         return True
 
     def _stop(self) -> None:
         """What is known is void until the next dump has ended."""
-        if self._process is not None:
-            self._readiness.unwatch(self._process.fileno())
-            self._process.close()
-            self._process = None
-        self._table = drbd_events.Table()
+        for stream in (self._stream, self._fresh):
+            if stream is not None:
+                stream.close()
+        self._stream = self._fresh = None
         self._before.clear()
         self._incarnations.interrupted()
         self._later()
@@ -130,23 +167,23 @@ class DrbdSource:
     # --- facts
 
     def _current(self) -> Dict[str, Replica]:
-        names = self._wanted | set(self._table.resources) | set(self._told)
-        if not self._table.complete:
+        table = self._stream.table if self._stream is not None else NO_TABLE
+        names = self._wanted | set(table.resources) | set(self._told)
+        if not table.complete:
             return dict.fromkeys(names, UNKNOWN_REPLICA)
-        return {name: self._facts(name) for name in names}
+        return {name: self._facts(name, table.resources.get(name)) for name in names}
 
-    def _facts(self, name: str) -> Replica:
+    def _facts(self, name: str, resource: Optional[drbd_events.Resource]) -> Replica:
         config = self._background.config(name)
         others = config.others(self._me) if config else ()
-        resource = self._table.resources.get(name)
         if resource and resource.connections and not others:
             self._background.ask_config()
         replica = drbd_events.snapshot(resource, name, others, {}, self._incarnations)
-        self._follow_generation(name, replica)
+        self._follow_generation(name, replica, tuple(resource.minors()) if resource else ())
         generation = self._generations.get(name, NO_GENERATION)
         return replica._replace(generation=generation.current, ancestors=generation.ancestors)
 
-    def _follow_generation(self, name: str, replica: Replica) -> None:
+    def _follow_generation(self, name: str, replica: Replica, minors: Tuple[int, ...]) -> None:
         """Have the generation read anew after every change; told as unknown meanwhile only where a new one may have
         been written."""
         before = self._before.get(name)
@@ -155,8 +192,7 @@ class DrbdSource:
             return
         if before is None or _may_be_new(before, replica):
             self._generations.pop(name, None)
-        resource = self._table.resources.get(name)
-        self._background.ask_generation(name, tuple(resource.minors()) if resource else ())
+        self._background.ask_generation(name, minors)
 
 
 def _may_be_new(before: Replica, now: Replica) -> bool:

@@ -407,7 +407,8 @@ class DrbdDriver84:
             facts = self.facts(clock)
         if facts.disk in (Disk.UPTODATE, Disk.CONSISTENT) and not facts.connected:
             done.append(self._block(clock).how)
-        if any(word == "StandAlone" for word in facts.words):
+        # 8.4 has no connection object at all after `disconnect`.
+        if not facts.words or "StandAlone" in facts.words:
             done.append(self._reconnect(clock))
         elif facts.connected:
             self._connect_at, self._connect_pause = 0.0, RECONNECT_FIRST_S

@@ -1,7 +1,10 @@
 """What `drbdsetup events2` says, as pure functions and a table: no process is started here.
 
-Format: `ACTION OBJECT key:value ...`, the dump ends with `exists -`. Read in drbd-utils 9.22 (drbdsetup for DRBD 9, and
-its 8.4 twin, which always writes `peer-node-id:0 conn-name:peer`, since 8.4 knows one peer only) and seen on 8.4.11.
+Format: `ACTION OBJECT key:value ...`, the dump ends with `exists -`; `- skipped N` says that the kernel's messages did
+not come in the order of their numbers: either some were lost, or they overtook each other and the N add up to 0 (seen
+at every second loss of a connection, where the call of the handler and a change of state overtake each other). Read in
+drbd-utils 9.22 (drbdsetup for DRBD 9, and its 8.4 twin, which always writes `peer-node-id:0 conn-name:peer`, since 8.4
+knows one peer only) and seen on 8.4.11.
 """
 
 from __future__ import annotations
@@ -76,7 +79,7 @@ class Unreadable(ValueError):
 
 class Event(NamedTuple):
     action: str
-    object: str  # "-" at the end of the dump
+    object: str  # "-" at the end of the dump, "skipped" for a gap
     fields: Mapping[str, str]
 
 
@@ -86,6 +89,8 @@ def parse_line(line: bytes) -> Event:
         words = line.decode("ascii").split()
     except UnicodeDecodeError as error:
         raise Unreadable(f"not ASCII: {line[:80]!r}") from error
+    if len(words) == 3 and words[:2] == ["-", "skipped"] and words[2].lstrip("-").isdigit() and len(words[2]) < 12:
+        return Event("-", "skipped", {"count": words[2]})
     if len(words) < 2 or words[0] not in ACTIONS:
         raise Unreadable(f"unknown action: {line[:80]!r}")
     action, kind = words[0], words[1]
@@ -169,11 +174,17 @@ class Table:
     def __init__(self) -> None:
         self.resources: Dict[str, Resource] = {}
         self.complete = False  # the dump has ended
+        self.doubtful = False  # messages were lost or overtook each other: read everything anew
+        self.missing = 0  # sum of the gaps: 0 if they only overtook each other
 
     def apply(self, event: Event) -> Optional[str]:
         """Take in one event; the resource that it is about. Raises Unreadable."""
         if event.object == "-":
             self.complete = True
+            return None
+        if event.object == "skipped":
+            self.doubtful = True
+            self.missing += int(event.fields["count"])
             return None
         if event.object in ("helper", "path"):
             return event.fields.get("name")

@@ -1,0 +1,464 @@
+"""DRBD: lines and configuration captured from 8.4.11 (VM lab) and drbd-utils 9.22, and the driver's order of steps."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heartgate.adapters import drbd_config, drbd_driver, drbd_events
+from heartgate.adapters.base import AdapterError
+from heartgate.adapters.process import Completed
+from heartgate.core.model import UNKNOWN_REPLICA, Disk, Link, PeerLink, Role
+
+DATA = Path(__file__).parent / "data"
+DUMP84 = (DATA / "drbd84-dump.xml").read_text()
+DUMP9 = (DATA / "drbd9-dump.xml").read_text()
+GI = "DE75BF1C4EA83E73:57CED1072A380848:0000000000000000:0000000000000000:1:1:1:0:0:1:0"
+OUTDATED_GI = "57CED1072A380848:0000000000000000:0000000000000000:0000000000000000:1:0:0:0:0:0:1"
+
+
+def story():
+    """(line, facts after it) for the captured run: cut, mend, demoted, down, up."""
+    table, incarnations = drbd_events.Table(), drbd_events.Incarnations()
+    for line in (DATA / "drbd84-events2.txt").read_bytes().splitlines():
+        table.apply(drbd_events.parse_line(line))
+        yield (
+            line.decode(),
+            table,
+            drbd_events.snapshot(table.resources.get("r0"), "r0", ("nodeb",), {}, incarnations),
+        )
+
+
+def test_captured_run():
+    facts = {}
+    for line, _, replica in story():
+        facts.setdefault(line, replica)
+    peer = lambda replica: replica.peer("nodeb")  # noqa: E731
+    dumped = facts["exists -"]
+    assert (dumped.disk, dumped.role, dumped.frozen) == (Disk.UPTODATE, Role.PRIMARY, False)
+    assert peer(dumped) == PeerLink(Link.UP, 1, Disk.UPTODATE)
+    assert facts["change resource name:r0 suspended:fencing"].frozen is True
+    failure = "change connection name:r0 peer-node-id:0 conn-name:peer connection:NetworkFailure role:Unknown"
+    assert peer(facts[failure]).link is Link.DOWN
+    back = (
+        "change peer-device name:r0 peer-node-id:0 conn-name:peer volume:0 replication:Established peer-disk:UpToDate"
+    )
+    assert peer(facts[back]) == PeerLink(Link.UP, 2, Disk.UPTODATE)
+    assert facts["change resource name:r0 suspended:no"].frozen is False
+    gone = facts["destroy resource name:r0"]
+    assert (gone.disk, gone.role, gone.frozen) == (Disk.ABSENT, Role.SECONDARY, False)
+    assert peer(gone) == PeerLink(Link.DOWN, 2, Disk.UNKNOWN)
+    assert facts["change device name:r0 volume:0 minor:0 disk:Consistent"].disk is Disk.CONSISTENT
+    *_, (_, table, last) = story()
+    assert peer(last) == PeerLink(Link.UP, 3, Disk.UPTODATE)
+    assert table.complete and table.doubtful and table.missing == 0  # overtaken, not lost
+
+
+def test_connected_is_up_only_with_replication():
+    assert drbd_events.link_of("Connected", ["Established"]) is Link.UP
+    assert drbd_events.link_of("Connected", ["Off"]) is Link.UNKNOWN
+    assert drbd_events.link_of("Connected", ["Established", None]) is Link.UNKNOWN
+    assert drbd_events.link_of("Connected", ["Ahead"]) is Link.UNKNOWN
+    assert drbd_events.link_of("Connected", []) is Link.UNKNOWN
+    assert drbd_events.link_of("Wobbling", ["Established"]) is Link.UNKNOWN
+    for word in drbd_events.DOWN_WORDS:
+        assert drbd_events.link_of(word, ["Off"]) is Link.DOWN
+
+
+@pytest.mark.parametrize(
+    ("word", "frozen"),
+    [
+        ("no", False),
+        ("fencing", True),
+        ("user,no-data", True),
+        ("quorum", True),
+        ("odd", None),
+        (None, None),
+        ("", None),
+    ],
+)
+def test_suspended(word, frozen):
+    assert drbd_events.frozen_of(word) is frozen
+
+
+def test_worst_volume_counts():
+    table = drbd_events.Table()
+    for line in (
+        b"exists resource name:r role:Secondary suspended:no",
+        b"exists device name:r volume:0 minor:1 disk:UpToDate",
+        b"exists device name:r volume:1 minor:2 disk:Outdated",
+    ):
+        table.apply(drbd_events.parse_line(line))
+    assert table.resources["r"].disk() is Disk.OUTDATED
+    assert table.resources["r"].minors() == [1, 2]
+
+
+def test_drbd9_connections_go_by_name():
+    table = drbd_events.Table()
+    for line in (
+        b"exists resource name:r role:Primary suspended:no may_promote:no promotion_score:10101",
+        b"exists connection name:r peer-node-id:1 conn-name:nodeb connection:Connected role:Secondary",
+        b"exists connection name:r peer-node-id:2 conn-name:nodec connection:Connecting role:Unknown",
+        b"exists path name:r peer-node-id:1 conn-name:nodeb local:ipv4:10.0.0.1:7788 peer:ipv4:10.0.0.2:7788 established:yes",  # noqa: E501
+        b"exists device name:r volume:0 minor:1 backing_dev:/dev/vdb disk:UpToDate client:no open:yes quorum:yes",
+        b"exists peer-device name:r peer-node-id:1 conn-name:nodeb volume:0 replication:Established peer-disk:UpToDate",
+        b"exists peer-device name:r peer-node-id:2 conn-name:nodec volume:0 replication:Off peer-disk:DUnknown",
+        b"exists -",
+    ):
+        table.apply(drbd_events.parse_line(line))
+    replica = drbd_events.snapshot(table.resources["r"], "r", ("nodeb", "nodec"), {}, drbd_events.Incarnations())
+    assert [link.link for _, link in replica.peers] == [Link.UP, Link.DOWN]
+
+
+def test_unnamed_peer_is_left_out_rather_than_guessed():
+    assert drbd_events.peer_name(("0", "peer"), {}, ("nodeb",)) == "nodeb"
+    assert drbd_events.peer_name(("0", "peer"), {}, ()) is None
+    assert drbd_events.peer_name(("3", "strange"), {}, ("nodeb",)) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"exists",
+        b"nonsense resource name:r",
+        b"exists thing name:r",
+        b"exists resource name",
+        b"exists device name:r disk:UpToDate",
+        b"\xff\xfe",
+        b"- skipped x",
+        b"exists resource role:Primary",
+    ],
+)
+def test_unreadable_lines(line):
+    with pytest.raises(drbd_events.Unreadable):
+        drbd_events.Table().apply(drbd_events.parse_line(line))
+
+
+WORDS = st.sampled_from(
+    [  # noqa: E501
+        "exists",
+        "change",
+        "destroy",
+        "create",
+        "resource",
+        "connection",
+        "device",
+        "peer-device",
+        "-",
+        "skipped",
+        "name:r",
+        "volume:0",
+        "minor:1",
+        "disk:UpToDate",
+        "suspended:fencing",
+        "conn-name:peer",
+        "connection:Connected",
+        "replication:Off",
+        "x",
+        ":",
+    ]
+)
+
+
+@given(
+    st.lists(st.one_of(st.binary(max_size=60), st.lists(WORDS, max_size=7).map(lambda words: " ".join(words).encode())))
+)
+def test_any_lines_end_in_facts_or_unreadable(lines):
+    table = drbd_events.Table()
+    for line in lines:
+        with contextlib.suppress(drbd_events.Unreadable):
+            table.apply(drbd_events.parse_line(line))
+    for resource in table.resources.values():
+        drbd_events.snapshot(resource, resource.name, ("nodeb",), {}, drbd_events.Incarnations())
+
+
+def test_generations():
+    (volume,) = drbd_events.parse_gi(GI + "\n")
+    assert volume == ("DE75BF1C4EA83E72", ("57CED1072A380848",))  # the Primary's bit is masked, zeros are stripped
+    assert drbd_events.combined([volume]) == volume
+    assert drbd_events.combined([("A", ("a",)), ("B", ())]) == ("A+B", ("a+B",))
+    assert drbd_events.combined([("", ())]) == ("", ())
+    assert drbd_events.combined([("A", tuple("abcdefg"))] * 4) == ("", ())
+
+
+@given(st.text(max_size=200))
+def test_any_gi_ends_in_generations_or_unreadable(text):
+    with contextlib.suppress(drbd_events.Unreadable):
+        drbd_events.parse_gi(text)
+
+
+# --- configuration
+
+
+def test_dump_of_84():
+    config = drbd_config.parse_dump(DUMP84)["r0"]
+    assert config.others("nodea") == ("nodeb",) and config.minors("nodea") == (0,)
+    assert config.others("elsewhere") == ()
+    mine, theirs = config.paths("nodea", "nodeb")[0]
+    assert (mine.host, mine.port, theirs.host) == ("10.77.20.1", 7789, "10.77.20.2")
+    codes = [problem.code for problem in drbd_config.problems(config, "r0", ["nodea", "nodeb"], "nodea", False)]
+    assert codes == ["handler-fence-peer", "handler-after-resync-target"]
+
+
+def test_dump_of_9():
+    configs = drbd_config.parse_dump(DUMP9)
+    assert drbd_config.problems(configs["r0"], "r0", ["nodea", "nodeb"], "nodea", False) == []
+    problems = drbd_config.problems(configs["r1"], "r1", ["nodea", "nodeb"], "nodea", True)
+    assert {problem.code for problem in problems} >= {"nodes", "fencing-policy", "protocol", "handler-unfence-peer"}
+    remedies = {problem.code: problem.remedy for problem in problems}
+    assert remedies["fencing-policy"] == "resource r1 { net { fencing resource-and-stonith; } }"
+    assert configs["r1"].paths("nodea", "nodec")[0][1].host == "fd00::3"
+
+
+def test_rebooting_handler_is_a_problem():
+    text = DUMP84.replace(
+        '<section name="net">',
+        '<section name="handlers"><option name="pri-on-incon-degr" '
+        'value="/usr/lib/drbd/notify.sh; echo b &gt; /proc/sysrq-trigger; reboot -f"/></section><section name="net">',
+    )
+    problems = drbd_config.problems(drbd_config.parse_dump(text)["r0"], "r0", ["nodea", "nodeb"], "nodea", False)
+    assert "handler-pri-on-incon-degr" in {problem.code for problem in problems}
+
+
+def test_missing_resource():
+    assert drbd_config.problems(None, "r9", ["a", "b"], "a", False)[0].code == "no-resource"
+
+
+@given(st.text(max_size=300))
+def test_any_dump_is_read_or_refused(text):
+    for document in (text, f"<config><resource name='r'>{text}</resource></config>"):
+        with contextlib.suppress(AdapterError):
+            drbd_config.parse_dump(document)
+
+
+# --- driver
+
+
+class Kernel:
+    """A DRBD 8.4 of one resource that answers commands, and keeps them in the order in which they came."""
+
+    def __init__(self, role="Primary", disk="UpToDate", connection="Connected", suspended="no", gi=OUTDATED_GI):
+        self.role, self.disk, self.connection, self.suspended, self.gi = role, disk, connection, suspended, gi
+        self.calls, self.users, self.sockets, self.up = (
+            [],
+            {"killed": [], "left": [], "kernel": [], "protected": []},
+            2,
+            True,
+        )
+
+    def __call__(self, argv, *, timeout_s):  # noqa: E501
+        assert timeout_s > 0
+        line = " ".join(argv)
+        self.calls.append(line)
+        if argv[:2] == ["drbdsetup", "events2"]:
+            return Completed(0, self.dump(), "")
+        if argv[:2] == ["drbdadm", "dump-xml"]:
+            return Completed(0, DUMP84, "")
+        if "device_users" in line:
+            return Completed(0, __import__("json").dumps(self.users), "")
+        return self.act(line)
+
+    def dump(self):
+        if not self.up:
+            return "exists -\n"
+        replication = "Established" if self.connection == "Connected" else "Off"
+        connection = (
+            ""
+            if self.connection == ""
+            else (
+                f"exists connection name:r0 peer-node-id:0 conn-name:peer connection:{self.connection} role:Unknown\n"
+                f"exists peer-device name:r0 peer-node-id:0 conn-name:peer volume:0 replication:{replication} peer-disk:DUnknown\n"
+            )
+        )
+        return (
+            f"exists resource name:r0 role:{self.role} suspended:{self.suspended}\n{connection}"
+            f"exists device name:r0 volume:0 minor:0 disk:{self.disk}\nexists -\n"
+        )
+
+    def act(self, line):
+        if line.startswith("ss -K"):
+            if self.sockets and self.connection == "Connected":
+                self.connection, self.suspended = "Connecting", "fencing" if self.role == "Primary" else "no"
+                return Completed(0, "ESTAB\n" * self.sockets, "")
+        elif line == "drbdsetup outdate 0" and self.connection != "Connected":
+            self.disk = "Outdated"
+        elif line == "drbdsetup detach 0 --force":
+            self.disk = "Diskless"
+        elif line == "drbdsetup resume-io 0":
+            self.suspended = "no"
+        elif line == "drbdadm disconnect r0":
+            self.connection = ""
+        elif line.startswith("drbdadm disconnect --force"):
+            self.connection, self.suspended = "", "fencing"
+        elif line == "drbdadm connect r0":
+            self.connection = "Connecting"
+        elif line == "drbdadm attach r0":
+            self.disk = "Consistent"
+        elif line == "drbdadm down r0":
+            self.up = False
+        elif line == "drbdadm up r0":
+            self.up, self.disk = True, "Consistent" if self.gi.split(":")[5] == "1" else "Outdated"
+        elif line.endswith("get-gi") or line.startswith("drbdsetup get-gi"):
+            return Completed(0, self.gi + "\n", "")
+        elif " set-gi " in line:
+            self.gi = line.split()[-1]
+        return Completed(0, "", "")
+
+    def done(self):
+        """The commands that change something."""
+        looks = ("drbdsetup events2", "drbdadm dump-xml", "drbdsetup get-gi")
+        return [call for call in self.calls if not call.startswith(looks) and not call.endswith("get-gi")]
+
+
+def driver(kernel, tmp_path):
+    return drbd_driver.DrbdDriver84("r0", "nodea", runner=kernel, run_dir=str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("facts", "how"),
+    [
+        ({"role": "Secondary"}, "secondary"),
+        ({"role": "Secondary", "connection": "Connecting"}, "outdated"),
+        ({"role": "Secondary", "connection": "", "disk": "Inconsistent"}, "inconsistent"),
+        ({"connection": "Connecting", "suspended": "fencing"}, "frozen"),
+        ({}, "frozen"),
+    ],
+)
+def test_block(facts, how, tmp_path):
+    kernel = Kernel(**facts)
+    outcome = driver(kernel, tmp_path).block(UNKNOWN_REPLICA, 2.0)
+    assert outcome.ok and outcome.how == how
+    assert any(call.startswith("ss -K") for call in kernel.done()) == (facts == {})
+
+
+def test_block_of_what_is_not_there(tmp_path):
+    kernel = Kernel()
+    kernel.up = False
+    assert driver(kernel, tmp_path).block(UNKNOWN_REPLICA, 2.0) == drbd_driver.Outcome(True, "absent")
+
+
+def test_a_primary_that_serves_alone_is_not_called_blocked(tmp_path):
+    assert not driver(Kernel(connection="Connecting"), tmp_path).block(UNKNOWN_REPLICA, 1.0).ok
+
+
+def test_block_without_facts_is_no_block(tmp_path):
+    for answer in (
+        Completed(20, "", "no module"),
+        Completed(0, "exists resource name:r0 role:Secondary suspended:no\n", ""),
+        Completed(0, "garbage\n", ""),
+        Completed(124, "", ""),
+    ):
+        outcome = drbd_driver.DrbdDriver84("r0", "nodea", runner=lambda argv, timeout_s, a=answer: a).block(
+            UNKNOWN_REPLICA, 0.5
+        )
+        assert not outcome.ok
+
+
+def test_drop_falls_back_to_disconnect(tmp_path):
+    kernel = Kernel()
+    kernel.sockets = 0
+    assert driver(kernel, tmp_path).drop("nodeb", 2.0).how == "disconnect"
+    assert kernel.done()[-2:] == ["drbdadm disconnect --force r0", "drbdadm connect r0"]
+
+
+def test_release_kills_before_it_detaches_before_it_resumes(tmp_path):
+    kernel = Kernel(connection="Connecting", suspended="fencing")
+    kernel.users["killed"] = [4711]
+    outcome = driver(kernel, tmp_path).release(UNKNOWN_REPLICA, 2.0)
+    assert outcome.ok, outcome
+    done = [call.split("device_users")[0][:20] if "device_users" in call else call for call in kernel.done()]
+    assert done[-2:] == ["drbdsetup detach 0 --force", "drbdsetup resume-io 0"]
+    assert len(done) >= 4  # two looks at the users before
+    assert driver(kernel, tmp_path).release(UNKNOWN_REPLICA, 2.0).how == "released before"
+
+
+@pytest.mark.parametrize("kind", ["kernel", "protected"])
+def test_release_leaves_users_alone_that_cannot_be_killed(kind, tmp_path):
+    kernel = Kernel(connection="Connecting", suspended="fencing")
+    kernel.users[kind] = ["loop device loop0"]
+    outcome = driver(kernel, tmp_path).release(UNKNOWN_REPLICA, 2.0)
+    assert not outcome.ok and outcome.how.startswith("kernel-users: ")
+    assert not any("detach" in call or "resume" in call for call in kernel.calls)
+
+
+def test_release_waits_for_every_user(tmp_path):
+    kernel = Kernel(connection="Connecting", suspended="fencing")
+    kernel.users["left"] = [[4711, "fd 3"]]
+    assert not driver(kernel, tmp_path).release(UNKNOWN_REPLICA, 0.5).ok
+    assert not any("detach" in call or "resume" in call for call in kernel.calls)
+
+
+@pytest.mark.parametrize("facts", [{}, {"connection": "Connecting"}])
+def test_release_only_of_a_frozen_unconnected_primary(facts, tmp_path):
+    kernel = Kernel(**facts)
+    assert not driver(kernel, tmp_path).release(UNKNOWN_REPLICA, 1.0).ok
+    assert kernel.done() == []
+
+
+def test_after_a_release_the_disk_is_outdated_before_it_connects(tmp_path):
+    kernel = Kernel(connection="Connecting", suspended="fencing")
+    ours = driver(kernel, tmp_path)
+    assert ours.release(UNKNOWN_REPLICA, 2.0).ok
+    kernel.role, kernel.calls = "Secondary", []
+    assert ours.enforce_blocked(UNKNOWN_REPLICA, 2.0).ok
+    assert kernel.done() == ["drbdadm disconnect r0", "drbdadm attach r0", "drbdsetup outdate 0", "drbdadm connect r0"]
+    kernel.calls = []
+    assert ours.enforce_blocked(UNKNOWN_REPLICA, 2.0).how == "nothing to do"
+    assert kernel.done() == []
+
+
+def test_a_disk_that_failed_by_itself_is_not_attached(tmp_path):
+    kernel = Kernel(role="Secondary", disk="Diskless", connection="Connecting")
+    assert driver(kernel, tmp_path).enforce_blocked(UNKNOWN_REPLICA, 2.0).ok
+    assert kernel.done() == []
+
+
+def test_connecting_again_has_pauses(tmp_path):
+    kernel = Kernel(role="Secondary", disk="Outdated", connection="StandAlone")
+    ours = driver(kernel, tmp_path)
+    assert ours.enforce_blocked(UNKNOWN_REPLICA, 2.0).how == "connect"
+    kernel.connection = "StandAlone"
+    assert "waits" in ours.enforce_blocked(UNKNOWN_REPLICA, 2.0).how
+
+
+def test_unblock_sets_one_flag_and_nothing_else(tmp_path):
+    kernel = Kernel(role="Secondary", disk="Outdated", connection="Connecting")
+    assert driver(kernel, tmp_path).unblock(UNKNOWN_REPLICA, 2.0) == drbd_driver.Outcome(True, "consistent")
+    down, write, up = kernel.done()
+    assert (down, up) == ("drbdadm down r0", "drbdadm up r0")
+    assert write.startswith("drbdmeta --force 0 v08 /dev/vdb internal set-gi ")
+    assert kernel.gi == OUTDATED_GI.replace(":1:0:0:0:0:0:1", ":1:1:0:0:0:0:1")
+    assert not any("primary" in call for call in kernel.calls)
+
+
+@pytest.mark.parametrize(
+    "gi", [GI, "", "x:y", OUTDATED_GI.replace(":1:0:0", ":0:0:0"), OUTDATED_GI + ":2", "0" * 16 + OUTDATED_GI[16:]]
+)
+def test_unblock_refuses_the_unexpected(gi, tmp_path):
+    kernel = Kernel(role="Secondary", disk="Outdated", connection="Connecting", gi=gi)
+    assert not driver(kernel, tmp_path).unblock(UNKNOWN_REPLICA, 1.0).ok
+    assert kernel.done() == []
+
+
+def test_unblock_only_of_an_unconnected_secondary(tmp_path):
+    for facts in ({"role": "Primary"}, {"connection": "Connected"}, {"disk": "Inconsistent"}):
+        kernel = Kernel(**{"role": "Secondary", "disk": "Outdated", "connection": "Connecting", **facts})
+        assert not driver(kernel, tmp_path).unblock(UNKNOWN_REPLICA, 1.0).ok
+        assert kernel.done() == []
+
+
+def test_rehandle_connects_whatever_happened(tmp_path):
+    kernel = Kernel(connection="Connecting", suspended="fencing")
+    outcome = driver(kernel, tmp_path).rehandle(UNKNOWN_REPLICA, 0.6)
+    assert outcome == drbd_driver.Outcome(False, "still frozen")
+    assert kernel.done() == ["drbdadm disconnect r0", "drbdadm connect r0"]
+
+
+def test_which_kernel():
+    assert not drbd_driver.kernel_is_9("version: 8.4.11 (api:1/proto:86-101)\n", "")
+    assert drbd_driver.kernel_is_9("version: 9.1.7 (api:2/proto:110-121)\n", "")
+    assert drbd_driver.kernel_is_9("", "DRBD_KERNEL_VERSION_CODE=0x090200\nDRBD_KERNEL_VERSION=9.2.0\n")
+    assert not drbd_driver.kernel_is_9("", "DRBD_KERNEL_VERSION=0\n")

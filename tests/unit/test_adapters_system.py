@@ -1,0 +1,383 @@
+"""Pacemaker's history, netlink messages, flushing, the journal, the machine, and who uses a device."""
+
+import contextlib
+import errno
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heartgate.adapters import corosync, cpg, device_users, flush, journal, netlink, pacemaker, system
+from heartgate.adapters.base import AdapterError, CarrierLost, FenceSeen
+
+DATA = Path(__file__).parent / "data"
+
+# --- Pacemaker
+
+
+def test_history_of_pacemaker_2():
+    (seen,) = pacemaker.parse_history((DATA / "fence-history-2.1.5.xml").read_text())
+    assert (seen.node, seen.done, seen.ok, seen.manual) == ("nodeb", True, True, False)
+
+
+def event(**attributes):
+    values = {
+        "action": "reboot",
+        "target": "b",
+        "client": "c",
+        "origin": "a",
+        "status": "success",
+        "delegate": "a",
+        **attributes,
+    }
+    return "<fence_event " + " ".join(f'{key}="{value}"' for key, value in values.items()) + "/>"
+
+
+def history(*events):
+    inner = "".join(events)
+    return f"<pacemaker-result api-version='2.38'><fence_history status='0'>{inner}</fence_history></pacemaker-result>"
+
+
+def test_only_success_is_ok():
+    seen = pacemaker.parse_history(
+        history(*(event(status=word) for word in ("success", "failed", "pending", "dreamt", "")))
+    )
+    assert [(entry.done, entry.ok) for entry in seen] == [(True, True), (True, False)] + [(False, False)] * 3
+
+
+def test_unfencing_is_no_fencing_and_people_are_told_apart():
+    seen = pacemaker.parse_history(history(event(action="on"), event(action="off", delegate="a human")))
+    assert [(entry.node, entry.manual) for entry in seen] == [("b", True)]
+
+
+def test_equal_entries_keep_their_keys_when_more_arrive():
+    first = pacemaker.parse_history(history(event()))
+    second = pacemaker.parse_history(history(event(), event()))
+    assert second[-1].key == first[0].key and second[0].key != second[1].key
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_history_or_an_error(text):
+    for document in (text, history(text)):
+        with contextlib.suppress(AdapterError):
+            assert all(isinstance(entry, FenceSeen) for entry in pacemaker.parse_history(document))
+
+
+# --- Corosync
+
+
+def test_names():
+    entries = [
+        {"nodeid": 1, "name": "nodea", "ring0_addr": "10.0.0.1"},
+        {"nodeid": 2, "ring0_addr": "nodeb"},
+        {"name": "x"},
+    ]
+    assert corosync.names_of(entries) == {1: "nodea", 2: "nodeb"}
+
+
+@pytest.mark.skipif(Path("/var/run/corosync.pid").exists(), reason="a Corosync runs here")
+def test_no_corosync():
+    for attempt in (corosync.node_names, cpg.CpgCarrier, corosync.LinkStats, corosync.Quorum):
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        with pytest.raises(CarrierLost):
+            attempt()
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+# --- netlink
+
+
+def link(name, index=2, carrier=1, flags=0x10001, kind="RTM_NEWLINK", family=0):
+    return {
+        "event": kind,
+        "index": index,
+        "flags": flags,
+        "family": family,
+        "attrs": [("IFLA_IFNAME", name), ("IFLA_CARRIER", carrier), ("IFLA_OPERSTATE", "UP")],
+    }
+
+
+def test_carrier_words():
+    assert netlink.carrier_of(link("a")) is True
+    assert netlink.carrier_of(link("a", carrier=0)) is False
+    assert netlink.carrier_of(link("a", flags=0x10000)) is False  # switched off
+    assert netlink.carrier_of({"attrs": [("IFLA_OPERSTATE", "LOWERLAYERDOWN")]}) is False
+    assert netlink.carrier_of({"attrs": [("IFLA_OPERSTATE", "UNKNOWN")]}) is None
+    assert netlink.carrier_of({}) is None and netlink.name_of({"attrs": None}) is None
+
+
+class Route:
+    """pyroute2's IPRoute: messages to come, then nothing."""
+
+    links, queue, overflow = [], [], False
+
+    def __init__(self):
+        self.read, self.write = socket.socketpair()
+
+    def bind(self, groups):
+        pass
+
+    def fileno(self):
+        if self.queue or Route.overflow:
+            self.write.send(b"x")
+        return self.read.fileno()
+
+    def get(self):
+        self.read.recv(1)
+        if Route.overflow:
+            Route.overflow = False
+            raise OSError(errno.ENOBUFS, "no buffer space")
+        messages, self.queue[:] = list(self.queue), []
+        return messages
+
+    def get_links(self):
+        return list(self.links)
+
+    def close(self):
+        self.read.close(), self.write.close()
+
+
+def test_watch_follows_and_survives_overflow(monkeypatch):
+    import pyroute2
+
+    monkeypatch.setattr(pyroute2, "IPRoute", Route)
+    Route.links = [link("eth0"), link("eth1", index=3, carrier=0)]
+    watch = netlink.CarrierWatch()
+    assert sorted(watch.read()) == [("eth0", True), ("eth1", False)]
+    Route.queue[:] = [
+        link("eth0", carrier=0),
+        link("eth0", carrier=0),
+        link("eth1", index=3, kind="RTM_DELLINK", family=7),
+        link("eth1", index=3, kind="RTM_DELLINK"),
+        {"event": "RTM_NEWADDR"},
+    ]
+    watch._route.fileno()
+    assert watch.read() == [("eth0", False), ("eth1", None)]
+    Route.overflow, Route.links = True, [link("eth5", index=5)]
+    watch._route.fileno()
+    assert sorted(watch.read()) == [("eth0", None), ("eth5", True)]
+    watch.close()
+
+
+def test_watch_for_real():
+    watch = netlink.CarrierWatch()
+    assert dict(watch.read()).get("lo", "missing") in (True, False)
+    assert watch.read() == []
+    watch.close()
+
+
+# --- flush
+
+
+@pytest.mark.parametrize(
+    "spec", ["", "filesystem", "filesystem:", "filesystem:relative", "zebra:/x", "block:x", "hook:\n"]
+)
+def test_flush_syntax(spec):
+    with pytest.raises(ValueError):
+        flush.parse(spec)
+
+
+def test_flush_of_a_file_system():
+    result = flush.parse("filesystem:/proc").flush("r0", 5.0)
+    assert result.ok and result.how == "synced" and result.elapsed_ms >= 0
+    assert flush.parse("filesystem:/usr/../usr/lib").flush("r0", 5.0).how == "not-here"
+    assert flush.parse("filesystem:/nowhere").check()
+
+
+def test_flush_of_a_device(tmp_path):
+    assert flush.parse("block:/dev/nosuch").flush("r0", 5.0).how == "not-here"
+    assert not flush.parse("block:/dev/null").flush("r0", 5.0).ok
+    assert flush.parse("block:/dev/null").check()
+
+
+def test_flush_has_a_deadline():
+    result = flush._bounded("x:y", 0.1, lambda: time.sleep(5) or (True, ""))
+    assert not result.ok and "deadline" in result.how and result.elapsed_ms < 2000
+
+
+def test_flush_hooks():
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    place = Path(f"/run/heartgate-hooks-{os.getpid()}")
+    place.mkdir(mode=0o755)
+    try:
+        for name, code in (("10-a", 0), ("20-b", 3), ("30-c", 0)):
+            (place / name).write_text(f"#!/bin/sh\necho {name} $1 >> {place}/.log\nexit {code}\n")
+            (place / name).chmod(0o755)
+        (place / "README").write_text("")
+        result = flush.parse(f"hook:{place}").flush("r0", 5.0)
+        assert not result.ok and "20-b: rc 3" in result.how
+        assert (place / ".log").read_text() == "10-a r0\n20-b r0\n30-c r0\n"
+        (place / "20-b").chmod(0o777)
+        assert "written by others" in flush.parse(f"hook:{place}").check()
+    finally:
+        subprocess.run(["rm", "-r", str(place)], check=True)
+
+
+def test_mount_points_with_blanks():
+    text = "36 35 98:0 / /mnt/a\\040b rw - ext3 /dev/root rw\nnonsense\n37 35 98:1 / /mnt/a\\040b rw - xfs /dev/x rw\n"
+    assert flush.mount_points(text) == {"/mnt/a b": "xfs"}
+
+
+# --- journal
+
+
+def test_catalog_and_ids():
+    ids = [kind.uuid for kind in journal.KINDS.values()]
+    assert len(set(ids)) == len(ids) and all(uuid.UUID(word).hex == word for word in ids)
+    text = journal.catalog_text()
+    assert text.count("\n-- ") == len(ids) and "Defined-By: heartgate" in text
+    assert not re.search(r"[^\n]{140}", text)
+
+
+def test_message_to_the_journal(tmp_path):
+    path = str(tmp_path / "journal")
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    server.bind(path)
+    journal.Journal(journal=path).send("solo", "alone\nnow", device="r0", rule="S1", epoch=4, **{"proofs x": "a"})
+    data = server.recv(65536)
+    assert b"HEARTGATE_DEVICE=r0\n" in data and b"HEARTGATE_EPOCH=4\n" in data and b"HEARTGATE_PROOFS_X=a\n" in data
+    assert (
+        b"MESSAGE\n\x09\0\0\0\0\0\0\0alone\nnow\n" in data
+        and b"MESSAGE_ID=" + journal.KINDS["solo"].uuid.encode() in data
+    )
+    server.close()
+
+
+def test_full_queue_drops_and_counts(tmp_path):
+    path = str(tmp_path / "journal")
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    server.bind(path)
+    log = journal.Journal(journal=path)
+    started = time.monotonic()
+    for _ in range(5000):
+        log.send("rule", "x" * 1000)
+    assert log.dropped > 0 and time.monotonic() - started < 5
+    server.close()
+
+
+def test_without_a_journal_it_goes_to_syslog_or_stderr(tmp_path, capfd):
+    path = str(tmp_path / "log")
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    server.bind(path)
+    journal.Journal(journal="/nowhere", syslog=path).send("daemon", "hello")
+    assert server.recv(4096).endswith(b"hello")
+    server.close()
+    log = journal.Journal(journal="/nowhere", syslog="/nowhere")
+    log.send("no such kind", "hello", what=object())
+    assert "hello" in capfd.readouterr().err and log.dropped == 0
+
+
+# --- machine
+
+
+def test_machine(monkeypatch, tmp_path):
+    assert uuid.UUID(system.boot_id())
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    assert not system.sd_notify("READY=1")
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    server.bind("\0heartgate-test-notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", "@heartgate-test-notify")
+    assert system.sd_notify("WATCHDOG=1") and server.recv(100) == b"WATCHDOG=1"
+    server.close()
+    monkeypatch.setenv("WATCHDOG_USEC", "10000000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    assert system.watchdog_interval_s() == 5.0
+    monkeypatch.setenv("WATCHDOG_PID", "1")
+    assert system.watchdog_interval_s() == 0.0
+
+
+def test_self_reset_writes_only_where_it_is_told_and_only_really(tmp_path):
+    trigger = tmp_path / "trigger"
+    trigger.write_text("")
+    system.self_reset(trigger=str(trigger))
+    assert trigger.read_text() == ""
+    system.self_reset(really=True, trigger=str(trigger))
+    assert trigger.read_text() == "b"
+
+
+# --- users of a device
+
+SCRIPT = """
+mount -t tmpfs heartgate-test "$1" && cd "$1" || exit 1
+mountpoint -d "$1"
+(cd /; exec sleep 91 3> "$1/open" >/dev/null) &
+(exec sleep 92 >/dev/null) &
+(exec sleep 93 >/dev/null) < /dev/null & cd /; umount -l "$1" 2>/dev/null; read line
+"""
+
+
+def test_users_of_a_file_system_are_found_and_killed(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    script = SCRIPT.replace('umount -l "$1" 2>/dev/null; ', "")
+    shell = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script, "sh", str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        device = shell.stdout.readline().strip()
+        assert re.fullmatch(r"\d+:\d+", device)
+        time.sleep(0.3)
+        argv = [sys.executable, "-IS", device_users.__file__, device, "/dev/heartgate-test"]
+        import json
+
+        found = json.loads(subprocess.run(argv, capture_output=True, check=True, text=True).stdout)
+        assert sorted(why for _, why in found["left"]) == ["cwd", "cwd", "fd 3"]
+        assert found["killed"] == found["kernel"] == found["protected"] == []
+        killed = json.loads(
+            subprocess.run([*argv[:3], "--kill", *argv[3:]], capture_output=True, check=True, text=True).stdout
+        )
+        assert sorted(killed["killed"]) == sorted(pid for pid, _ in found["left"]) and not killed["left"]
+    finally:
+        shell.communicate("\n")
+
+
+def test_kernel_users(tmp_path):
+    world = device_users.World(str(tmp_path))
+
+    def put(path, text):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    mountinfo = "20 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 20 147:0 / /srv rw - xfs /dev/drbd0 rw\n" + (
+        "31 20 0:50 / /merged rw - overlay overlay rw,lowerdir=/a,upperdir=/srv/up,workdir=/srv/work\n"
+    )
+    put("proc/1/mountinfo", mountinfo)
+    put("proc/1/comm", "nfsd\n")
+    put("proc/swaps", "Filename Type Size Used Priority\n/srv/swap file 1 0 -2\n")
+    put("sys/block/drbd0/dev", "147:0\n")
+    put("sys/block/drbd0/holders/dm-0", "")
+    put("sys/block/loop0/loop/backing_file", "/srv/image (deleted)\n")
+    put("sys/block/loop1/loop/backing_file", "/elsewhere\n")
+    put("sys/kernel/config/target/core/iblock_0/disk/udev_path", "/dev/drbd0\n")
+    put("sys/kernel/config/target/core/fileio_0/file/udev_path", "/merged/file\n")
+    put("var/lib/nfs/etab", "/srv/export 10.0.0.0/8(rw)\n/other *(ro)\n")
+    target = device_users.Target({"147:0"}, {"/dev/drbd0"})
+    mounts = device_users.parse_mountinfo(mountinfo)
+    ours = device_users.our_mounts(world, target, mounts)
+    assert [mount.point for mount in ours] == ["/srv", "/merged"]
+    assert device_users.kernel_users(world, target, mounts, ours) == [
+        "block device dm-0",
+        "loop device loop0",
+        "swap on /srv/swap",
+        "LIO backstore fileio_0/file /merged/file",
+        "LIO backstore iblock_0/disk /dev/drbd0",
+        "NFS export /srv/export",
+    ]
+
+
+@given(st.text(max_size=200))
+def test_any_mountinfo(text):
+    device_users.parse_mountinfo(text)
+    flush.mount_points(text)
