@@ -75,9 +75,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     print("Bringing up two virtual machines with Corosync, Pacemaker, DRBD and heartgate.")
     print("(The first time this builds an image and forms the cluster: some minutes. Then it takes seconds.)")
     started = time.monotonic()
-    tool = "pcs" if options.active == "nodea" else "crm"
     try:
-        with restore(Variant(policy=options.policy, active=options.active, tool=tool)) as ha:
+        with restore(Variant(policy=options.policy, active=options.active)) as ha:
             ha.lab.quick_drbd()
             print(f"The cluster runs after {time.monotonic() - started:.1f} s; the service is on {options.active}.\n")
             return _show(ha, options.alone_s)

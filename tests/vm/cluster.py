@@ -1,7 +1,7 @@
 """A cluster with heartgate and a running service in the VM lab, ready in about two seconds; and what the scenarios ask of it.
 
 The service is what people have: a file system on DRBD and a writer on it, in a group that follows the Promoted role. Each
-variant (policy, active node, tool it was made with) is made once with the real `pcs` or `crm` and kept as a saved state.
+variant (policy, active node) is made once and kept as a saved state.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ from tests.lab.vm import form, image
 from tests.lab.vm.lab import VmLab, ensure_snapshot
 from tests.lab.vm.machine import NODES, Machine, make_overlay
 from tests.lab.vm.paths import built_aside, digest, exclusive, progress
+from tests.vm import cib
 
 ROOT = Path(__file__).resolve().parents[2]
 PRIORITIES = "nodea:1 nodeb:2"
 MOUNT = "/srv"
 LOG = "/srv/log"
-# Promoted is refused to who has said that it must not serve. `deciding` is no reason to demote: the kernel is frozen, and a
-# demotion would hang in it.
-LOCATION_RULE = "not_defined heartgate-r0 or heartgate-r0 eq blocked or heartgate-r0 eq unproven"
 
 
 @dataclass(frozen=True)
@@ -40,12 +38,11 @@ class Variant:
 
     policy: str = "priority"
     active: str = "nodea"
-    tool: str = "pcs"
     dual: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.policy}-{self.active}-{self.tool}{'-dual' if self.dual else ''}"
+        return f"{self.policy}-{self.active}{'-dual' if self.dual else ''}"
 
 
 @lru_cache(maxsize=None)
@@ -170,69 +167,27 @@ class HaLab:
             first.run(["drbdadm", "primary", "r0"])
             first.run(["mkfs.ext4", "-q", "-E", "nodiscard", "/dev/drbd0"], timeout_s=120)
             first.run(["drbdadm", "secondary", "r0"])
-        make = self._with_pcs if self.variant.tool == "pcs" else self._with_crm
-        make(first)
+        self.load(first)
         self.wait_standing("nodea", "synced", timeout_s=180)
         self.wait_standing("nodeb", "synced", timeout_s=60)
         if not self.variant.dual:
             self.writes.wait_acks(10, node=self.active, timeout_s=180)
         self.lab.wait_idle(timeout_s=120)
 
-    def guard_parameters(self) -> List[str]:
-        flush = [] if self.variant.dual else [f"flush=filesystem:{MOUNT}"]
-        return ["device=r0", f"priorities={PRIORITIES}", f"policy={self.variant.policy}", *flush]
+    def guard_parameters(self) -> Dict[str, str]:
+        flush = {} if self.variant.dual else {"flush": f"filesystem:{MOUNT}"}
+        return {"device": "r0", "priorities": PRIORITIES, "policy": self.variant.policy, **flush}
 
-    def _with_pcs(self, node: Machine) -> None:
-        """All in a file first, then pushed at once, as pcs' manual has it."""
-        promoted_max = "2" if self.variant.dual else "1"
-        commands = [
-            ["resource", "create", "guard", "ocf:heartgate:replica-guard", *self.guard_parameters(), "clone"],
-            ["resource", "create", "drbd", "ocf:linbit:drbd", "drbd_resource=r0",
-             "op", "monitor", "interval=20s", "role=Promoted", "monitor", "interval=30s", "role=Unpromoted",
-             "promotable", f"promoted-max={promoted_max}", "clone-max=2", "notify=true"],
-            ["constraint", "location", "drbd-clone", "rule", "role=Promoted", "score=-INFINITY", *LOCATION_RULE.split()],
-        ]  # fmt: skip
-        if not self.variant.dual:
-            commands += [
-                ["constraint", "location", "drbd-clone", "rule", "role=Promoted", "score=50", "#uname", "eq", self.active],
-                ["resource", "create", "fs", "ocf:heartbeat:Filesystem", "device=/dev/drbd0", f"directory={MOUNT}",
-                 "fstype=ext4", "op", "monitor", "interval=0", "--group", "service"],
-                ["resource", "create", "writer", "ocf:lab:writer", f"path={LOG}", "--group", "service"],
-                ["constraint", "colocation", "add", "service", "with", "Promoted", "drbd-clone"],
-                ["constraint", "order", "promote", "drbd-clone", "then", "start", "service"],
-            ]
-        node.run(["pcs", "cluster", "cib", "/root/new.xml"], timeout_s=120)
-        for command in commands:
-            node.run(["pcs", "-f", "/root/new.xml", *command], timeout_s=120)
-        node.run(["pcs", "cluster", "cib-push", "/root/new.xml", "--config"], timeout_s=120)
-
-    def _with_crm(self, node: Machine) -> None:
-        promoted_max = 2 if self.variant.dual else 1
-        parameters = " ".join(f'{p.split("=")[0]}="{p.split("=", 1)[1]}"' for p in self.guard_parameters())
-        lines = [
-            f"primitive guard ocf:heartgate:replica-guard params {parameters} op monitor interval=10s timeout=20s"
-            " op start timeout=60s op stop timeout=30s",
-            "clone guard-clone guard",
-            "primitive drbd ocf:linbit:drbd params drbd_resource=r0 op monitor interval=20s role=Promoted timeout=20s"
-            " op monitor interval=30s role=Unpromoted timeout=20s op start timeout=240s op stop timeout=100s",
-            f"clone drbd-clone drbd meta promotable=true promoted-max={promoted_max} clone-max=2 notify=true",
-            f"location heartgate-r0 drbd-clone rule $role=Promoted -inf: {LOCATION_RULE}",
-        ]
-        if not self.variant.dual:
-            lines += [
-                f"location prefer drbd-clone rule $role=Promoted 50: #uname eq {self.active}",
-                f"primitive fs ocf:heartbeat:Filesystem params device=/dev/drbd0 directory={MOUNT} fstype=ext4"
-                " op start timeout=60s op stop timeout=60s",
-                f"primitive writer ocf:lab:writer params path={LOG} op start timeout=30s op stop timeout=30s",
-                "group service fs writer",
-                "colocation service-with-drbd inf: service drbd-clone:Promoted",
-                "order drbd-before-service Mandatory: drbd-clone:promote service:start",
-            ]
-        node.put("/root/service.crm", "\n".join(lines) + "\n")
-        node.run(["crm", "--wait", "configure", "load", "update", "/root/service.crm"], timeout_s=240, check=False)
-        configured = node.run(["cibadmin", "-Q", "-o", "resources"]).stdout
-        if 'id="guard-clone"' not in configured:
-            raise LabError(f"crm configure did not create the resources:\n{configured}")
+    def load(self, node: Machine) -> None:
+        """Resources and constraints into the CIB, beside what is there."""
+        service = not self.variant.dual
+        resources = cib.resources(
+            self.guard_parameters(), promoted_max=1 if service else 2, service=service, directory=MOUNT, log=LOG
+        )
+        constraints = cib.constraints(active=self.active, service=service)
+        for scope, content in (("resources", resources), ("constraints", constraints)):
+            argv = ["cibadmin", "--modify", "--allow-create", "--scope", scope, "--xml-pipe"]
+            node.run(argv, stdin=content, timeout_s=60)
 
     # --- asking
 

@@ -54,10 +54,10 @@ def test_active_on_the_higher_priority_goes_on_and_heals(cluster: Make) -> None:
 
 
 @pytest.mark.req("A1", "A3", "A4", "E1", "D8")
-@pytest.mark.parametrize("policy, tool, winner", [("priority", "crm", "nodea"), ("active-first", "crm", "nodeb")])
-def test_active_on_the_lower_priority(cluster: Make, policy: str, tool: str, winner: str) -> None:
+@pytest.mark.parametrize("policy, winner", [("priority", "nodea"), ("active-first", "nodeb")])
+def test_active_on_the_lower_priority(cluster: Make, policy: str, winner: str) -> None:
     """priority: the service moves to the higher one. active-first: it stays where it is."""
-    ha = cluster(policy=policy, active="nodeb", tool=tool)
+    ha = cluster(policy=policy, active="nodeb")
     since = lose_sync(ha)
     ha.wait_standing(winner, "solo")
     ha.wait_standing(other(winner), "blocked")
@@ -95,7 +95,7 @@ def test_two_primaries_with_raw_writers_on_both(cluster: Make) -> None:
 @pytest.mark.req("A3", "D8")
 def test_an_inconsistent_replica_of_higher_priority_never_wins(cluster: Make) -> None:
     """nodea is in the middle of a resync when the link is lost: it has the higher priority and old data."""
-    ha = cluster(policy="active-first", active="nodeb", tool="crm")
+    ha = cluster(policy="active-first", active="nodeb")
     lose_sync(ha)
     ha.wait_standing("nodeb", "solo")
     ha.wait_standing("nodea", "blocked")
