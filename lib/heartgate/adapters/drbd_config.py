@@ -201,15 +201,14 @@ def _problems_of_nodes(config: ResourceConfig, nodes: Sequence[str], me: str) ->
 
 def _problems_of_handlers(config: ResourceConfig, drbd9: bool) -> List[Problem]:
     found = []
-    unfence = "unfence-peer" if drbd9 else "after-resync-target"
-    for option, program in (("fence-peer", FENCE_HANDLER), (unfence, UNFENCE_HANDLER)):
-        configured = config.handlers.get(option, "").split()
-        if configured[:1] != [program]:
-            told = config.handlers.get(option) or "not set"
-            message = f"{config.name}: handler {option} is {told}"
-            found.append(
-                Problem(f"handler-{option}", message, _lines(config.name, "handlers", f'{option} "{program}";'))
-            )
+    # 8.4.11 calls either of the two after a resync; what matters is that ours is called.
+    unfence = ("unfence-peer", "after-resync-target")[:: 1 if drbd9 else -1]
+    for options, program in ((("fence-peer",), FENCE_HANDLER), (unfence, UNFENCE_HANDLER)):
+        if not any(config.handlers.get(option, "").split()[:1] == [program] for option in options):
+            told = config.handlers.get(options[0]) or "not set"
+            message = f"{config.name}: handler {options[0]} is {told}"
+            remedy = _lines(config.name, "handlers", f'{options[0]} "{program}";')
+            found.append(Problem(f"handler-{options[0]}", message, remedy))
     degraded = config.handlers.get("pri-on-incon-degr", "")
     if any(word in degraded for word in REBOOTING_WORDS):
         message = f"{config.name}: handler pri-on-incon-degr ({degraded}) takes the node down; a release calls it"
