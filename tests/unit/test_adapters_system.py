@@ -28,6 +28,11 @@ def test_history_of_pacemaker_2():
     assert (seen.node, seen.done, seen.ok, seen.manual) == ("nodeb", True, True, False)
 
 
+def test_a_person_who_vouches_is_told_apart():
+    (seen,) = pacemaker.parse_history((DATA / "fence-history-manual-2.1.5.xml").read_text())
+    assert (seen.node, seen.done, seen.ok, seen.manual) == ("nodeb", True, True, True)
+
+
 def event(**attributes):
     values = {
         "action": "reboot",
