@@ -77,7 +77,7 @@ def constraints(*, active: str, service: bool) -> str:
     if not service:
         return f"<constraints>{refused}</constraints>"
     return (
-        f'<constraints>{refused}<rsc_location id="prefer" rsc="drbd-clone"><rule id="prefer-rule" role="Promoted" score="50">'
+        f'<constraints>{refused}<rsc_location id="prefer" rsc="drbd-clone"><rule id="prefer-rule" role="Promoted" score="100000">'
         f'<expression id="prefer-node" attribute="#uname" operation="eq" value="{active}"/></rule></rsc_location>'
         '<rsc_colocation id="together" rsc="service" with-rsc="drbd-clone" with-rsc-role="Promoted" score="INFINITY"/>'
         '<rsc_order id="after" first="drbd-clone" first-action="promote" then="service" then-action="start"/>'

@@ -35,7 +35,9 @@ RESOURCES = """
     <nvpair id="fs-device" name="device" value="/dev/drbd0"/>
     <nvpair id="fs-directory" name="directory" value="/srv"/><nvpair id="fs-type" name="fstype" value="ext4"/>
    </instance_attributes>
-   <operations><op id="fs-start" name="start" interval="0" timeout="60s"/></operations>
+   <operations>
+    <op id="fs-start" name="start" interval="0" timeout="60s"/><op id="fs-monitor" name="monitor" interval="30s" timeout="60s"/>
+   </operations>
   </primitive>
   <primitive id="writer" class="ocf" provider="lab" type="writer">
    <instance_attributes id="w-attributes"><nvpair id="w-path" name="path" value="/srv/log"/></instance_attributes>
@@ -214,7 +216,7 @@ def test_writer_follows_the_service_and_nothing_acknowledged_is_lost(pair: VmLab
         # allow-create: add to what is there (the lab's fencing device) instead of replacing it
         argv = ["cibadmin", "--modify", "--allow-create", "--scope", section, "--xml-pipe"]
         other.run(argv, stdin=content, timeout_s=60)
-    pair.writes.wait_acks(20, timeout_s=120)
+    pair.writes.wait_acks(20, timeout_s=240)
     active = pair.writes.acks()[-1].node
     standby = "nodeb" if active == "nodea" else "nodea"
     cut_at = time.monotonic()
