@@ -1,12 +1,12 @@
 """Exhaustive enumeration that only branches on what is read.
 
-A situation has fields with small domains. `Situations` runs a check once for every combination of the fields that the check
-reads: a field gets a value when it is read for the first time, and a run stands for every situation that agrees with it on
-the fields that it has read. The number of situations that each run stands for is added up, and at the end it must be the
-size of the whole product: so nothing was left out, and nothing was looked at twice.
+A situation has fields with small domains. `Situations` runs a check once for every combination of the fields that the
+check reads: a field gets a value when it is read for the first time, and a run stands for every situation that agrees
+with it on the fields that it has read. The number of situations that each run stands for is added up, and at the end it
+must be the size of the whole product: so nothing was left out, and nothing was looked at twice.
 
-That makes the complete space of two nodes (billions of situations) a matter of seconds, without claims made by hand about
-which field matters when.
+That makes the complete space of two nodes (billions of situations) a matter of seconds, without claims made by hand
+about which field matters when.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Situations:
             self._domains.append(domain)
             self._places.append(0)
             self._weights.append((self._weights[-1] if depth else self.total) // len(domain))
-        assert self._keys[depth] == key, f"the check does not read the same fields again: {self._keys[depth]}, then {key}"
+        assert self._keys[depth] == key, f"not the fields of the last run: {self._keys[depth]}, then {key}"
         value = values[key] = self._domains[depth][self._places[depth]]
         return value
 

@@ -1,7 +1,7 @@
 """The verdict once more, naively: every set of nodes is tried, and the best of the permitted ones is taken.
 
-Written from the design (section 2) and from what verdict.py documents, not from its code: it shares the words of the model
-with it and nothing else. Only ever slow and obvious.
+Written from the design (section 2) and from what verdict.py documents, not from its code: it shares the words of the
+model with it and nothing else. Only ever slow and obvious.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def rank_order(policy: Rank, priorities: Mapping[str, int], messages: Messages, 
 
 
 def best_set(messages: Messages, order: Sequence[str], always: Sequence[str] = ()) -> Tuple[str, ...]:
-    """Of all sets whose added members are in contact with every member, the one that has the first rank, then the second...
+    """Of all sets whose added members are in contact with every member, the one with the first rank, then the second...
 
     always: members that are in it whatever contact they have with each other (they serve already).
     """
@@ -76,11 +76,13 @@ def verdict(policy: Rank, priorities: Mapping[str, int], messages: Messages) -> 
 
 
 def _reunion(policy: Rank, priorities: Mapping[str, int], messages: Messages, serving: List[str], epoch: int) -> Result:
-    """Readmit whoever is up to date and connected to everybody who serves, unless a node counted in already is missing."""
+    """Readmit who is up to date and connected to everybody who serves, unless a node counted in already is missing."""
     returning = [
         n
         for n in messages
-        if n not in serving and messages[n].disk == Disk.UPTODATE and all(in_contact(messages[n], messages[s]) for s in serving)
+        if n not in serving
+        and messages[n].disk == Disk.UPTODATE
+        and all(in_contact(messages[n], messages[s]) for s in serving)
     ]
     counted: set[str] = set()
     for node in serving:
@@ -111,7 +113,7 @@ def _readable(message: Any) -> bool:
 
 
 def _lacks_nothing(mine: Any, theirs: Any) -> bool:
-    """Their replica cannot hold a write that mine lacks: by the generations, or by both records (epoch 0: no record)."""
+    """Their replica cannot hold a write that mine lacks: by the generations, or by both records (epoch 0: none)."""
     if _readable(theirs) and mine.generation != "" and theirs.generation != "":
-        return theirs.generation in (mine.generation, *mine.ancestors)
-    return mine.epoch > 0 and theirs.epoch > 0
+        return bool(theirs.generation in (mine.generation, *mine.ancestors))
+    return bool(mine.epoch > 0 and theirs.epoch > 0)

@@ -1,27 +1,28 @@
 """Golden interaction scripts: events in, records and actions out, with delivery under the script's control.
 
 A script is blocks of a command, a line `----`, and the output that is expected of it, up to an empty line. `#` begins a
-comment. With HEARTGATE_REWRITE=1 the test writes the output that it got into the script; read the diff before committing it.
+comment. With HEARTGATE_REWRITE=1 the test writes the output that it got into the script; read the diff before
+you commit it.
 
-    cluster nodea=1 nodeb=2 [rank=active-first] [timeout=10000]   the device and its priorities
-    start NODE STANDING EPOCH [in_sync=a,b] [promised=N] [boot=old] [KEY=VALUE of facts ...]    the daemon starts
-                                                                  (solo: with confirmations of those left out)
-    start NODE none                                               the same, without a record that can be read
-    restart NODE | reboot NODE                                    a new run (in a new boot), with the record last persisted
-    facts NODE KEY=VALUE...                                       disk, role, frozen=yes|no|unknown, gen, anc=g1,g2, and
-                                                                  PEER=up|down|unknown[:DISK]
-    lose NODE PEER                                                one end sees the connection down; a Primary is frozen
-    connect NODE PEER                                             both ends are connected anew, and thawed
-    unknown NODE                                                  the source of facts died
-    reach NODE [a,b] [online=a,b]                                 membership: daemons in the group, members of the cluster
-    tell FROM TO                                                  the newest message of FROM arrives
-    keep FROM NAME / late NAME TO                                 put that message aside / it arrives late
-    talk [a,b]                                                    everybody's messages arrive until nothing new is told
-    handler NODE ID PEER | gone NODE ID                           a fence-peer handler calls, or is gone
-    block NODE done|failed                                        the driver's answer to the newest `block`
-    fenced NODE TARGET [epoch=N] [failed] [manual]                a fencing has ended (epoch: by default the record's)
-    deadline NODE [REQUEST]                                       the deadline of the newest (or of another) round
-    show NODE                                                     the record
+    cluster nodea=1 nodeb=2 [rank=active-first] [timeout=10000]  the device and its priorities
+    start NODE STANDING EPOCH [in_sync=a,b] [promised=N] [boot=old] [KEY=VALUE of facts ...]  the daemon starts
+                                                            (solo: with confirmations of those left out)
+    start NODE none                                         the same, without a record that can be read
+    restart NODE | reboot NODE                              a new run (in a new boot), with the record last persisted
+    facts NODE KEY=VALUE...                                 disk, role, frozen=yes|no|unknown, gen, anc=g1,g2, and
+                                                            PEER=up|down|unknown[:DISK]
+    lose NODE PEER                                          one end sees the connection down; a Primary is frozen
+    connect NODE PEER                                       both ends are connected anew, and thawed
+    unknown NODE                                            the source of facts died
+    reach NODE [a,b] [online=a,b]                           membership: daemons in the group, members of the cluster
+    tell FROM TO                                            the newest message of FROM arrives
+    keep FROM NAME / late NAME TO                           put that message aside / it arrives late
+    talk [a,b]                                              everybody's messages arrive until nothing new is told
+    handler NODE ID PEER | gone NODE ID                     a fence-peer handler calls, or is gone
+    block NODE done|failed                                  the driver's answer to the newest `block`
+    fenced NODE TARGET [epoch=N] [failed] [manual]          a fencing has ended (epoch: by default the record's)
+    deadline NODE [REQUEST]                                 the deadline of the newest (or of another) round
+    show NODE                                               the record
 
 Every step is put to invariants.check_local as well, and what it finds is part of the output.
 """
@@ -33,6 +34,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from heartgate.core import policy
 from heartgate.core.invariants import check_local
+from heartgate.core.model import UNKNOWN_REPLICA as UNKNOWN
 from heartgate.core.model import (
     Action,
     AnswerHandler,
@@ -69,7 +71,6 @@ from heartgate.core.model import (
     State,
     make_config,
 )
-from heartgate.core.model import UNKNOWN_REPLICA as UNKNOWN
 
 SEPARATOR = "----"
 MAX_TALK = 200  # messages that a `talk` may take before it counts as endless
@@ -132,7 +133,7 @@ class Cluster:
         options = dict(word.split("=", 1) for word in words if "=" in word)
         return commands[name]([word for word in words if "=" not in word], options)
 
-    # --- commands ---------------------------------------------------------------------------------------------------------
+    # --- commands -----------------------------------------------------------------------------------------------------
 
     def _cluster(self, words: List[str], options: Dict[str, str]) -> List[str]:
         rank, timeout = Rank(options.pop("rank", "priority")), int(options.pop("timeout", "10000"))
@@ -262,7 +263,7 @@ class Cluster:
     def _show(self, words: List[str], options: Dict[str, str]) -> List[str]:
         return [f"{words[0]} {show_record(self.nodes[words[0]].state.record)}"]
 
-    # --- steps ------------------------------------------------------------------------------------------------------------
+    # --- steps --------------------------------------------------------------------------------------------------------
 
     def _step(self, me: str, event: Event) -> List[str]:
         node = self.nodes[me]
@@ -285,7 +286,7 @@ class Cluster:
         return [f"{me} {show_action(action)}" for action in actions] + broken
 
 
-# --- facts in words ---------------------------------------------------------------------------------------------------------
+# --- facts in words ---------------------------------------------------------------------------------------------------
 
 
 def _nodes(text: str) -> Tuple[str, ...]:
@@ -324,13 +325,14 @@ def _with_facts(replica: Replica, config: Config, options: Dict[str, str]) -> Re
     return replica
 
 
-# --- output -----------------------------------------------------------------------------------------------------------------
+# --- output -----------------------------------------------------------------------------------------------------------
 
 
 def show_record(record: Record) -> str:
     proofs = ",".join(f"{p.node}:{p.kind.value}@{p.epoch}" for p in record.proofs)
     text = f"{record.standing.value} epoch {record.epoch} in_sync {','.join(record.in_sync)}"
-    return text + (f" proofs {proofs}" if proofs else "") + (f" promised {record.promised_to}" if record.promised_to else "")
+    text += f" proofs {proofs}" if proofs else ""
+    return text + (f" promised {record.promised_to}" if record.promised_to else "")
 
 
 def show_message(message: Message) -> str:
@@ -369,7 +371,7 @@ def show_action(action: Action) -> str:
     return type(action).__name__.upper()
 
 
-# --- scripts ----------------------------------------------------------------------------------------------------------------
+# --- scripts ----------------------------------------------------------------------------------------------------------
 
 
 class Outcome(NamedTuple):
