@@ -109,8 +109,9 @@ def _install(lab: VmLab) -> None:
 
     def install(node: Machine) -> None:
         node.put_bytes("/root/heartgate.deb", deb.read_bytes())
-        node.run(["dpkg", "-i", "/root/heartgate.deb"], timeout_s=180)
-        node.run(["systemctl", "is-active", "heartgated"], timeout_s=60)
+        node.run(["dpkg", "-i", "/root/heartgate.deb"], timeout_s=400)
+        active = ["systemctl", "is-active", "heartgated"]
+        wait_until(f"heartgated on {node.name}", lambda: node.run(active, check=False).rc == 0, timeout_s=120)
 
     form.on_each(lab.nodes, install)
     form.adjust_drbd(lab.nodes, handlers=True, net=form.SAVED_NET)
@@ -168,10 +169,10 @@ class HaLab:
             first.run(["mkfs.ext4", "-q", "-E", "nodiscard", "/dev/drbd0"], timeout_s=120)
             first.run(["drbdadm", "secondary", "r0"])
         self.load(first)
-        self.wait_standing("nodea", "synced", timeout_s=180)
+        self.wait_standing("nodea", "synced", timeout_s=400)
         self.wait_standing("nodeb", "synced", timeout_s=60)
         if not self.variant.dual:
-            self.writes.wait_acks(10, node=self.active, timeout_s=180)
+            self.writes.wait_acks(10, node=self.active, timeout_s=400)
         self.lab.wait_idle(timeout_s=120)
 
     def guard_parameters(self) -> Dict[str, str]:

@@ -64,13 +64,13 @@ class DrbdSource:
     me: this node's name, as in the configuration's `on` sections.
     """
 
-    def __init__(self, me: str) -> None:
+    def __init__(self, me: str, base: int = 0) -> None:
         self._me = me
         self._wanted: Set[str] = set()
         self._told: Dict[str, Replica] = {}
         self._before: Dict[str, Replica] = {}  # as the kernel told it last, without generations
         self._generations: Dict[str, Generation] = {}
-        self._incarnations = drbd_events.Incarnations()
+        self._incarnations = drbd_events.Incarnations(base)
         self._stream: Optional[_Stream] = None
         self._fresh: Optional[_Stream] = None  # on trial beside a doubtful one
         self._backoff = Backoff()

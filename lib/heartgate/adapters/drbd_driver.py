@@ -201,11 +201,10 @@ class DrbdDriver84:
             elif facts.role is Role.PRIMARY:
                 if not facts.connected and facts.frozen:
                     return Outcome(True, "frozen")
-                if facts.connected and not dropped:
-                    dropped = self._drop_all(facts, clock)
-                elif not facts.connected and dropped is False:
-                    # Alone, serving, and nothing left to cut: 8.4 has no way to freeze it that a resync would undo
-                    # safely.
+                if facts.connected:  # again when it has connected anew between two looks
+                    dropped = self._drop_all(clock)
+                elif not dropped:
+                    # Alone, serving, and nothing left to cut: 8.4 has no way to freeze it that a resync would undo safely.
                     return Outcome(False, "primary-not-frozen")
             else:
                 raise Failed("role unknown")
@@ -223,7 +222,7 @@ class DrbdDriver84:
             self._try(clock, "drbdsetup", "outdate", str(minor))
         return ""
 
-    def _drop_all(self, facts: Facts, clock: Clock) -> bool:
+    def _drop_all(self, clock: Clock) -> bool:
         config = self._configuration(clock)
         if config is None:
             raise Failed("not in DRBD's configuration")

@@ -260,16 +260,21 @@ def peer_name(connection: Tuple[str, str], peers: Mapping[str, str], others: Tup
 
 
 class Incarnations:
-    """Counts the connections established to each peer of each resource, over restarts of `events2` too."""
+    """Counts the connections established to each peer of each resource, over restarts of `events2` too.
 
-    def __init__(self) -> None:
+    base: where to start, different in every run of the daemon, so that a peer never takes a connection of this run for one
+    that a former run reported.
+    """
+
+    def __init__(self, base: int = 0) -> None:
+        self._base = base
         self._counts: Dict[Tuple[str, str], int] = {}
         self._up: Dict[Tuple[str, str], bool] = {}
 
     def see(self, resource: str, peer: str, link: Link) -> int:
         key = (resource, peer)
         if link is Link.UP and not self._up.get(key, False):
-            self._counts[key] = self._counts.get(key, 0) + 1
+            self._counts[key] = self._counts.get(key, self._base) + 1
         self._up[key] = link is Link.UP
         return self._counts.get(key, 0)
 

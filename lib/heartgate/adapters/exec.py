@@ -137,9 +137,10 @@ def _texts(value: object) -> Tuple[str, ...]:
 
 
 class Incarnations:
-    """Turns the program's connection numbers into counts of established connections since the daemon's run began."""
+    """Turns the program's connection numbers into counts of established connections. base: see drbd_events.Incarnations."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: int = 0) -> None:
+        self._base = base
         self._counts: Dict[str, int] = {}
         self._last_up: Dict[str, int] = {}
         self._was_up: Dict[str, bool] = {}
@@ -149,7 +150,7 @@ class Incarnations:
         for node, told in replica.peers:
             number = numbers.get(node, 0)
             if told.link is Link.UP and self._is_new(node, number):
-                self._counts[node] = self._counts.get(node, 0) + 1
+                self._counts[node] = self._counts.get(node, self._base) + 1
                 self._last_up[node] = number
             self._was_up[node] = told.link is Link.UP
             links.append((node, told._replace(incarnation=self._counts.get(node, 0))))
@@ -168,12 +169,12 @@ class Incarnations:
 class _Watched:
     """One device: its program, and what it said last."""
 
-    def __init__(self, resource: str, program: str) -> None:
+    def __init__(self, resource: str, program: str, base: int) -> None:
         self.resource, self.program = resource, program
         self.process: Optional[LineProcess] = None
         self.backoff = Backoff()
         self.start_at = 0.0
-        self.incarnations = Incarnations()
+        self.incarnations = Incarnations(base)
         self.told: Optional[Replica] = None  # what read() gave out last
 
 
@@ -181,8 +182,9 @@ class ExecSource:
     """Source for all devices with the `exec` driver: one `watch` process for each. Use it in the loop's thread
     alone."""
 
-    def __init__(self, me: str) -> None:
+    def __init__(self, me: str, base: int = 0) -> None:
         self._me = me
+        self._base = base
         self._readiness = Readiness()
         self._watched: Dict[str, _Watched] = {}
 
@@ -197,7 +199,7 @@ class ExecSource:
             if known.program == program:
                 return
             self.discard(resource)
-        self._watched[resource] = _Watched(resource, program)
+        self._watched[resource] = _Watched(resource, program, self._base)
         self._readiness.wake()
 
     def discard(self, resource: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import secrets
 import socket
 from pathlib import Path
 
@@ -75,3 +76,8 @@ def self_reset(*, really: bool = False, trigger: str = SYSRQ) -> bool:
         finally:
             os.close(descriptor)
     return False
+
+
+def run_base() -> int:
+    """Where counters of this run start: no two runs of a daemon share a value, and the codec's integers can hold it."""
+    return secrets.randbelow(1 << 30) << 20

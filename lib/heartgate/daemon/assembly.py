@@ -81,7 +81,7 @@ def exec_facts(me: str) -> DeviceSource:
         def watch(self, resource: str, program: str) -> None:
             self.add(resource, program)
 
-    return Facts(me)
+    return Facts(me, system.run_base())
 
 
 def drbd_facts(me: str) -> DeviceSource:
@@ -91,6 +91,6 @@ def drbd_facts(me: str) -> DeviceSource:
         def watch(self, resource: str, program: str) -> None:
             self.add(resource)
 
-    return Facts(me)
+    return Facts(me, system.run_base())
 
 

@@ -87,7 +87,7 @@ class Guard:
         self.outside = outside
         self.config = config
         self.params = params
-        self.active = True  # the resource runs, so Pacemaker wants the attribute
+        self.active = True  # the resource runs: what `monitor` says
         self.operations = Operations(self, driver)
         self.persist_failure = ""
         self.broken: Tuple[str, ...] = ()  # invariants broken by the last step
@@ -148,7 +148,7 @@ class Guard:
 
     def publish(self) -> None:
         """Tell Pacemaker the standing, anew."""
-        self.outside.publish(self.device, self.state.record.standing.value if self.active else None)
+        self.outside.publish(self.device, self.state.record.standing.value)
 
     # --- actions
 
@@ -281,8 +281,7 @@ class Guard:
             standing=action.standing.value,
             proofs=" ".join(f"{proof.node}:{proof.kind.value}:{proof.epoch}" for proof in record.proofs),
         )
-        if self.active:
-            self.outside.publish(self.device, action.standing.value)
+        self.outside.publish(self.device, action.standing.value)
 
     def _note(self, action: Note) -> None:
         self.last_rules.append((int(time.time() * 1000), action.rule, action.detail))

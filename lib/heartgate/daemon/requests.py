@@ -136,8 +136,8 @@ class Requests:
         )
 
     def _unregister(self, client: Client, request: Mapping[str, Any]) -> None:
-        """The device stays guarded as long as the replica exists: it still answers peers and handlers. Pacemaker's
-        attribute goes."""
+        """The device stays guarded as long as the replica exists: it still answers peers and handlers, and its attribute
+        stays true. Taking the attribute away would demote a service only because its guard is restarted."""
         daemon = self._daemon
         guard = daemon.find(str(request.get("device", "")))
         if guard is None:
@@ -152,7 +152,7 @@ class Requests:
                 store.save_config(Saved(device, saved.me, saved.params, False))
 
         daemon.workers.submit("register", remember, lambda result: None, REGISTER_S)
-        daemon.publisher.want(device, None, lambda: client.reply({"ok": True}))
+        client.reply({"ok": True})
 
     # --- handlers
 
