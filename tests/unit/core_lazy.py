@@ -11,7 +11,7 @@ about which field matters when.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from heartgate.core.model import Disk, Link, Role, Standing
 
@@ -28,6 +28,7 @@ class Situations:
             self.total *= len(domain)
         self.runs = 0
         self.covered = 0
+        self.ever_read: Set[Key] = set()
         self._keys: List[Key] = []  # the fields in the order of reading, and of each: its domain, the place in it,
         self._domains: List[Sequence[Any]] = []
         self._places: List[int] = []
@@ -42,6 +43,7 @@ class Situations:
         if depth == len(self._keys):
             domain = self.fields[key]
             self._keys.append(key)
+            self.ever_read.add(key)
             self._domains.append(domain)
             self._places.append(0)
             self._weights.append((self._weights[-1] if depth else self.total) // len(domain))

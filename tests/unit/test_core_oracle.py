@@ -1,8 +1,8 @@
 """The verdict against a naive second implementation, over complete spaces of situations, and what must hold in all.
 
 Nothing is sampled: see core_lazy for how the spaces are walked and how their completeness is checked. `pytest -s` shows
-the counts. HEARTGATE_FULL=1 also multiplies the complete two-node space by all roles under `active-first` (some
-minutes); without it that policy has fewer disk states and generations, whose effect does not depend on the rank policy.
+the counts. Under `active-first` the spaces are multiplied by the roles, so they have fewer values of what does not
+depend on the rank policy; HEARTGATE_FULL=1 walks through those completely as well (some minutes).
 """
 
 from __future__ import annotations
@@ -58,12 +58,11 @@ def two_node_fields(priorities: Mapping[str, int]) -> Dict[Key, Sequence[Any]]:
     return fields
 
 
-def active_first_fields(priorities: Mapping[str, int]) -> Dict[Key, Sequence[Any]]:
-    fields = two_node_fields(priorities)
-    for node in priorities:
-        fields[(node, "disk")] = (Disk.UPTODATE, Disk.OUTDATED, Disk.INCONSISTENT)
-        fields[(node, "data")] = ("", "old", "new")
-    return fields
+def less(fields: Dict[Key, Sequence[Any]], **domains: Sequence[Any]) -> Dict[Key, Sequence[Any]]:
+    """The fields with smaller domains, unless everything is asked for."""
+    if os.environ.get("HEARTGATE_FULL") == "1":
+        return fields
+    return {key: domains.get(key[1], domain) for key, domain in fields.items()}
 
 
 def three_node_fields(priorities: Mapping[str, int]) -> Dict[Key, Sequence[Any]]:
@@ -133,6 +132,8 @@ def walk(
         messages = cast(Mapping[str, Message], {node: LazyMessage(space, node, joint) for node in heard})
         space.run(lambda messages=messages: check_plan(priorities, rank, messages))  # type: ignore[misc]
         assert space.covered == space.total, "situations were left out"
+        if rank is Rank.PRIORITY:
+            assert "role" not in {field for _, field in space.ever_read}, "priority alone decides"
         runs, total = runs + space.runs, total + space.total
     spent = time.monotonic() - started
     print(f"\n{name}, {rank.value}: {total:,} situations, {runs:,} of them different for the verdict, {spent:.1f} s")
@@ -161,23 +162,11 @@ def told(node: str, **fields: Any) -> Message:
 @pytest.mark.req("A1", "A3", "A10")
 @pytest.mark.parametrize("rank", list(Rank), ids=lambda r: str(r.value))
 def test_two_nodes_complete(rank: Rank) -> None:
-    full = rank is Rank.PRIORITY or os.environ.get("HEARTGATE_FULL") == "1"
-    walk("two nodes", TWO, two_node_fields(TWO) if full else active_first_fields(TWO), rank)
-
-
-@pytest.mark.req("A1")
-def test_role_counts_only_for_active_first() -> None:
-    """With policy=priority nothing of a verdict depends on roles: none is ever read."""
-    fields = {key: domain for key, domain in two_node_fields(TWO).items() if key[1] != "role"}
-    space = Situations(fields)
-    messages = cast(Mapping[str, Message], {node: LazyMessage(space, node) for node in TWO})
-    config = cast(Config, NobodysConfig(TWO, Rank.PRIORITY))
-
-    def plan() -> None:
-        verdict.plan(config, messages)  # a KeyError if it read a role
-
-    space.run(plan)
-    assert space.covered == space.total
+    fields = two_node_fields(TWO)
+    if rank is Rank.ACTIVE_FIRST:
+        disks = (Disk.UPTODATE, Disk.OUTDATED, Disk.INCONSISTENT)
+        fields = less(fields, disk=disks, data=("", "old", "new"), role=(Role.PRIMARY, Role.UNKNOWN))
+    walk("two nodes", TWO, fields, rank)
 
 
 @pytest.mark.req("A10")
@@ -194,4 +183,41 @@ def test_everybody_gathers_the_same_messages() -> None:
 @pytest.mark.req("A1", "A10")
 @pytest.mark.parametrize("rank", list(Rank), ids=lambda r: str(r.value))
 def test_three_nodes(rank: Rank) -> None:
-    walk("three nodes", THREE, three_node_fields(THREE), rank, joint=True)
+    fields = three_node_fields(THREE)
+    if rank is Rank.ACTIVE_FIRST:
+        fields = less(fields, disk=(Disk.UPTODATE, Disk.INCONSISTENT), in_sync=(tuple(THREE),))
+    walk("three nodes", THREE, fields, rank, joint=True)
+
+
+WRONG: Dict[str, Tuple[str, Any]] = {
+    "connections-not-paired": ("contact", verdict.link_up),
+    "one-end-is-enough": ("contact", lambda one, other: one.link_to(other.sender) is not None),
+    "last-rank-first": ("ranked", lambda config, messages, nodes: sorted(nodes, key=config.priority, reverse=True)),
+    "everybody-is-kept": ("clique", lambda config, messages, ranks: tuple(ranks)),
+    "alone-always": ("clique", lambda config, messages, ranks: tuple(ranks[:1])),
+    "old-data-may-win": ("_newest", lambda messages, node: True),
+    "nobody-may-meet": ("_meeting", lambda config, messages: None),
+    "nobody-comes-back": ("_reunion", lambda config, messages, current: None),
+    "nobody-splits": ("_split", lambda config, messages, current: None),
+    "unproven-is-a-claim": ("CURRENT", frozenset(Standing) - {Standing.BLOCKED}),
+}
+
+
+@pytest.mark.parametrize("name", list(WRONG))
+def test_a_wrong_verdict_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdict, *WRONG[name])
+    with pytest.raises(AssertionError, match="in the situation"):
+        walk("two nodes", TWO, two_node_fields(TWO), Rank.PRIORITY)
+
+
+def test_a_chain_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chain(config: Config, messages: Mapping[str, Message], ranks: List[str]) -> Tuple[str, ...]:
+        keep: List[str] = []
+        for node in ranks:
+            if not keep or any(verdict.contact(messages[node], messages[taken]) for taken in keep):
+                keep.append(node)
+        return tuple(keep)
+
+    monkeypatch.setattr(verdict, "clique", chain)
+    with pytest.raises(AssertionError, match="in the situation"):
+        walk("three nodes", THREE, three_node_fields(THREE), Rank.PRIORITY, joint=True)
