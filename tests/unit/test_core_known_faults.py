@@ -155,8 +155,8 @@ def test_no_meeting_while_somebody_may_serve() -> None:
 
 @pytest.mark.xfail(
     strict=True,
-    reason="State.blocking outlives the block: _settled does not clear it, so after a failed block and a readmission rule "
-    "block-again blocks a node that serves, at its next change of role or disk",
+    reason="State.blocking outlives the block: _settled does not clear it, so after a failed block and a readmission "
+    "rule block-again blocks a node that serves, at its next change of role or disk",
 )
 def test_no_block_of_a_node_that_serves() -> None:
     cluster, _ = play(
