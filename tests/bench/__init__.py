@@ -1,0 +1,1 @@
+"""Speed and size against peers in the same run. Ratios count; absolute times belong to the machine."""
