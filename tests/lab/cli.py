@@ -51,7 +51,9 @@ def make_lab(kind: str, given: Dict[str, Any]) -> Any:
     from tests.lab.vm.lab import VmLab
 
     debs = [Path(deb) for deb in given["debs"]]
-    return VmLab.start(debs, given["suite"]) if given["fresh"] else VmLab.restore(debs, given["suite"])
+    return (
+        VmLab.start(debs, given["suite"], wait_s=0) if given["fresh"] else VmLab.restore(debs, given["suite"], wait_s=0)
+    )
 
 
 def _frozen(node: Any) -> bool:

@@ -22,10 +22,8 @@ RESOURCES = """
   <primitive id="drbd" class="ocf" provider="linbit" type="drbd">
    <instance_attributes id="drbd-attributes"><nvpair id="drbd-r" name="drbd_resource" value="r0"/></instance_attributes>
    <operations>
-    <op id="drbd-start" name="start" interval="0" timeout="120s"/>
-    <op id="drbd-promote" name="promote" interval="0" timeout="90s"/>
-    <op id="drbd-promoted" name="monitor" role="Promoted" interval="20s" timeout="40s"/>
-    <op id="drbd-unpromoted" name="monitor" role="Unpromoted" interval="30s" timeout="40s"/>
+    <op id="drbd-promoted" name="monitor" role="Promoted" interval="20s"/>
+    <op id="drbd-unpromoted" name="monitor" role="Unpromoted" interval="30s"/>
    </operations>
   </primitive>
  </clone>
@@ -35,9 +33,6 @@ RESOURCES = """
     <nvpair id="fs-device" name="device" value="/dev/drbd0"/>
     <nvpair id="fs-directory" name="directory" value="/srv"/><nvpair id="fs-type" name="fstype" value="ext4"/>
    </instance_attributes>
-   <operations>
-    <op id="fs-start" name="start" interval="0" timeout="60s"/><op id="fs-monitor" name="monitor" interval="30s" timeout="60s"/>
-   </operations>
   </primitive>
   <primitive id="writer" class="ocf" provider="lab" type="writer">
    <instance_attributes id="w-attributes"><nvpair id="w-path" name="path" value="/srv/log"/></instance_attributes>

@@ -79,7 +79,10 @@ def seed_cib() -> str:
         '<resources><primitive id="fence-lab" class="stonith" type="fence_lab">'
         f'<instance_attributes id="fence-lab-instance_attributes">{hosts}</instance_attributes>'
         '<operations><op id="fence-lab-monitor" name="monitor" interval="60s"/></operations></primitive></resources>'
-        "<constraints/></configuration><status/></cib>\n"
+        '<constraints/><op_defaults><meta_attributes id="op-options">'
+        # Stock agents fork hundreds of times: emulated, on a busy host, one call of Filesystem takes 10 to 30 s.
+        '<nvpair id="op-options-timeout" name="timeout" value="120s"/></meta_attributes></op_defaults></configuration>'
+        "<status/></cib>\n"
     )
 
 

@@ -17,7 +17,7 @@ from tests.lab.vm import form, image
 from tests.lab.vm.accel import accel_args, cpu_model, qemu_version
 from tests.lab.vm.fencing import FenceFaults, Fencing, PowerController
 from tests.lab.vm.machine import LINKS, NODES, Machine, machine_args, make_overlay, udp_port
-from tests.lab.vm.paths import built_aside, cache_root, digest, exclusive, in_use, newest_only, progress
+from tests.lab.vm.paths import built_aside, cache_root, digest, exclusive, in_use, newest_only, progress, turn
 from tests.lab.vm.spawn import NetNamespace
 from tests.lab.vm.writer import WriteLog
 
@@ -72,11 +72,15 @@ class VmLab:
     # ---- making one
 
     @classmethod
-    def start(cls, debs: Sequence[Path] = (), suite: str = "bookworm", *, formed: bool = True) -> VmLab:
+    def start(
+        cls, debs: Sequence[Path] = (), suite: str = "bookworm", *, formed: bool = True, wait_s: float = 300
+    ) -> VmLab:
         """Boot two fresh machines; with `formed`, make a cluster of them (about a minute)."""
         check_tools()
+        mark = turn(wait_s)
         built = image.build(suite)
         lab = cls(built, debs, time.time())
+        lab._marks.append(mark)
         try:
             for node in lab.nodes.values():
                 make_overlay(node.os_disk, built.root)
@@ -90,15 +94,16 @@ class VmLab:
         return lab
 
     @classmethod
-    def restore(cls, debs: Sequence[Path] = (), suite: str = "bookworm") -> VmLab:
+    def restore(cls, debs: Sequence[Path] = (), suite: str = "bookworm", *, wait_s: float = 300) -> VmLab:
         """A quorate cluster with an UpToDate pair, from its saved state (made now if there is none)."""
         check_tools()
+        my_turn = turn(wait_s)
         built = image.build(suite)
         saved = ensure_snapshot(built, [Path(deb) for deb in debs], suite)
         mark = in_use(saved)
         facts = json.loads((saved / "facts.json").read_text())
         lab = cls(built, debs, facts["wall_clock"])
-        lab._marks.append(mark)
+        lab._marks += [mark, my_turn]
         try:
             for node in lab.nodes.values():
                 make_overlay(node.os_disk, saved / node.os_disk.name)
@@ -239,7 +244,7 @@ def ensure_snapshot(built: image.Image, debs: Sequence[Path], suite: str) -> Pat
 
 
 def _form_into(aside: Path, debs: Sequence[Path], suite: str) -> None:
-    with VmLab.start(debs, suite) as lab:
+    with VmLab.start(debs, suite, wait_s=0) as lab:
         for node in lab.nodes.values():
             node.freeze()
         wall_clock = time.time()

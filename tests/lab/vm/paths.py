@@ -63,6 +63,27 @@ def built_aside(final: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def turn(wait_s: float) -> TextIO:
+    """One lab at a time, while the returned file is open: two on a small machine make each other's time limits fail.
+
+    Whoever waited `wait_s` in vain goes on all the same: late and slow beats never.
+    """
+    handle = open(cache_root() / "running.lock", "w")  # noqa: SIM115
+    deadline = time.monotonic() + wait_s
+    told = False
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except OSError:
+            if time.monotonic() >= deadline:
+                return handle
+            if not told:
+                progress(f"another VM lab is running; waiting up to {wait_s:g} s for it to end")
+                told = True
+            time.sleep(0.2)
+
+
 def in_use(directory: Path) -> TextIO:
     """Mark a cached directory as needed until the returned file is closed (or this process ends)."""
     handle = open(directory / "in-use", "a")  # noqa: SIM115
