@@ -43,9 +43,9 @@ if operation == "watch":
                 stream.write(json.dumps(facts) + "\\n")
 driver = make_driver("r0", me)
 if operation == "drop":
-    outcome = driver.drop(sys.argv[2], 40.0)
+    outcome = driver.drop(sys.argv[2], 100.0)
 else:
-    outcome = getattr(driver, operation)(UNKNOWN_REPLICA, 40.0)
+    outcome = getattr(driver, operation)(UNKNOWN_REPLICA, 100.0)
 print(json.dumps([outcome.ok, outcome.how]))
 """
 WRITER = """
@@ -76,7 +76,7 @@ def install(node: Node) -> None:
 
 
 def operate(node: Node, *words: str) -> Any:
-    done = node.run(["python3", "/opt/heartgate-test/program.py", *words], timeout_s=60)
+    done = node.run(["python3", "/opt/heartgate-test/program.py", *words], timeout_s=120)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -134,11 +134,8 @@ def promote_and_write(node: Node) -> None:
 def test_a_blocked_primary_is_released_without_losing_an_acknowledged_write(lab: VmLab) -> None:
     loser, winner = lab.nodes["nodea"], lab.nodes["nodeb"]
     promote_and_write(loser)
-    assert operate(loser, "block") == [True, "frozen"]  # drops first; thaws again with the reconnect
-    wait_until(
-        "reconnected", lambda: facts(loser).get("link") == "up" and facts(loser)["frozen"] is False, timeout_s=30
-    )
     lab.cut("sync0")
+    assert operate(loser, "block") == [True, "frozen"]  # most often before DRBD has noticed by itself
     await_facts(loser, frozen=True, link="down")
     assert operate(loser, "block") == [True, "frozen"]
     ok, how = operate(loser, "release")

@@ -21,7 +21,6 @@ from heartgate.core.model import Disk, Link, Replica, Role
 
 DRBD_MAJOR = 147
 COMMAND_S = 10.0  # the most that one command gets, seconds
-LOOK_S = 3.0
 POLL_S = 0.05
 RECONNECT_FIRST_S, RECONNECT_MOST_S = 5.0, 60.0
 RUN_DIR = "/run/heartgate"
@@ -129,7 +128,7 @@ class DrbdDriver84:
 
     def facts(self, clock: Clock) -> Facts:
         """Raises Failed when they cannot be had: no facts are not facts about absence."""
-        done = self._run(["drbdsetup", "events2", "--now", "all"], timeout_s=clock.left(LOOK_S))
+        done = self._run(["drbdsetup", "events2", "--now", "all"], timeout_s=clock.left())
         if not done.ok:
             raise Failed(f"drbdsetup events2 --now: {done.brief()}")
         table = drbd_events.Table()
