@@ -34,7 +34,7 @@ names = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_si
 tokens = st.text(string.ascii_letters + string.digits + "._:+/-", max_size=80)
 numbers = st.integers(0, codec.MAX_INT)
 node_lists = st.lists(names, max_size=5).map(tuple)
-links = st.builds(LinkReport, names, st.sampled_from(Link), numbers, numbers)
+links = st.builds(LinkReport, names, st.sampled_from(Link), numbers, numbers, st.just("") | names)
 asks = st.builds(Ask, numbers, numbers, node_lists)
 answers = st.builds(Answer, names, names, numbers, numbers, st.booleans())
 records = st.builds(

@@ -19,11 +19,6 @@ def play(script: str) -> Tuple[Cluster, List[str]]:
     return cluster, output
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="LinkReport.paired names a count without the run it belongs to: after a reboot the first connection has the "
-    "count 1 again, and the peer's old word 'connection 1~1 is down' is taken for the new one",
-)
 def test_word_about_an_earlier_run_drops_nothing() -> None:
     _, output = play(
         """
@@ -153,11 +148,6 @@ def test_no_meeting_while_somebody_may_serve() -> None:
     assert verdict.plan(make_config("data", "nodeb", {"nodea": 1, "nodeb": 2}), messages) is None
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="State.blocking outlives the block: _settled does not clear it, so after a failed block and a readmission "
-    "rule block-again blocks a node that serves, at its next change of role or disk",
-)
 def test_no_block_of_a_node_that_serves() -> None:
     cluster, _ = play(
         """

@@ -205,7 +205,7 @@ def encode_message(message: Message) -> bytes:
     if message.ancestors:
         body["a"] = message.ancestors
     if message.links:
-        body["l"] = [(link.peer, link.link.value, link.incarnation, link.paired) for link in message.links]
+        body["l"] = [(k.peer, k.link.value, k.incarnation, k.paired, k.paired_run) for k in message.links]
     if message.ask is not None:
         body["q"] = tuple(message.ask)
     if message.answers:
@@ -258,7 +258,7 @@ def _message(body: object, sender: str, run: str) -> Message:
         role=_enum(Role, fields["o"], "role"),
         generation=_token(fields.get("g", ""), "generation"),
         ancestors=tuple(_token(item, "ancestor") for item in _list(fields.get("a", []), "ancestors", MAX_ANCESTORS)),
-        links=_rows(fields.get("l", []), "link", 4, _link),
+        links=_rows(fields.get("l", []), "link", 5, _link),
         ask=_ask(fields.get("q")),
         answers=_rows(fields.get("w", []), "answer", 5, _answer),
     )
@@ -266,7 +266,11 @@ def _message(body: object, sender: str, run: str) -> Message:
 
 def _link(row: List[Any]) -> LinkReport:
     return LinkReport(
-        _name(row[0], "link's peer"), _enum(Link, row[1], "link"), _int(row[2], "incarnation"), _int(row[3], "pairing")
+        _name(row[0], "link's peer"),
+        _enum(Link, row[1], "link"),
+        _int(row[2], "incarnation"),
+        _int(row[3], "pairing"),
+        "" if row[4] == "" else _token(row[4], "paired run"),
     )
 
 

@@ -29,6 +29,7 @@ from heartgate.core.model import (
 )
 
 FAILED_BLOCK = -1  # Blocking.token after the driver said that it could not
+BLOCK_AGAIN = 0  # ... and the replica has changed since: it may be able to now
 
 
 def fold(config: Config, state: State, event: Event) -> State:
@@ -57,8 +58,8 @@ def message(config: Config, state: State) -> Message:
 
 
 def lost(config: Config, state: State, node: str) -> bool:
-    """The replication connection to node is known to be down: by the local driver, or by the other end's word about this very
-    connection. Not known is not lost."""
+    """The replication connection to node is known to be down: by the local driver, or by the other end's word about
+    this very connection. Not known is not lost."""
     if state.replica.disk is Disk.ABSENT:
         return True
     here = state.replica.peer(node).link
@@ -71,7 +72,7 @@ def lost_by_word(config: Config, state: State, node: str) -> bool:
     theirs = told.link_to(config.me) if told else None
     if theirs is None or mine is None or theirs.link is not Link.DOWN or mine.incarnation == 0:
         return False
-    return theirs.paired == mine.incarnation
+    return (theirs.paired, theirs.paired_run) == (mine.incarnation, state.run)
 
 
 def _report_of(links: Tuple[LinkReport, ...], node: str) -> Optional[LinkReport]:
@@ -82,7 +83,8 @@ def _report_of(links: Tuple[LinkReport, ...], node: str) -> Optional[LinkReport]
 
 
 def _fold_replica(config: Config, state: State, event: ReplicaChanged) -> State:
-    """New facts. A new connection voids what was agreed before it: the own round, and confirmations given to that peer."""
+    """New facts. A new connection voids what was agreed before it: the own round, and confirmations given to that
+    peer."""
     links: List[LinkReport] = []
     renewed: List[str] = []
     for node in config.nodes:
@@ -94,8 +96,12 @@ def _fold_replica(config: Config, state: State, event: ReplicaChanged) -> State:
                 renewed.append(node)
             links.append(LinkReport(node, fact.link, fact.incarnation, 0))
         else:
-            links.append(LinkReport(node, fact.link, fact.incarnation, before.paired))
-    state = state._replace(replica=event.replica, links=tuple(links))
+            links.append(before._replace(link=fact.link))
+    blocking, before_it, now = state.blocking, state.replica, event.replica
+    if blocking is not None and blocking.token == FAILED_BLOCK:
+        changed = (before_it.role, before_it.frozen, before_it.disk) != (now.role, now.frozen, now.disk)
+        blocking = blocking._replace(token=BLOCK_AGAIN) if changed else blocking
+    state = state._replace(replica=now, links=tuple(links), blocking=blocking)
     if renewed and "connection-voids" not in config.omitted_rules:
         kept = tuple(a for a in state.answers if a.to not in renewed)
         state = state._replace(round=None, answers=kept)
@@ -120,7 +126,7 @@ def _pair(config: Config, state: State, said: Message) -> State:
     if theirs is None or theirs.link is not Link.UP:
         return state
     links = tuple(
-        report._replace(paired=theirs.incarnation)
+        report._replace(paired=theirs.incarnation, paired_run=said.run)
         if report.peer == said.sender and report.link is Link.UP
         else report
         for report in state.links
@@ -145,10 +151,14 @@ def _matches(config: Config, state: State, current: Round, answer: Answer) -> bo
 
 
 def _fold_membership(config: Config, state: State, event: Membership) -> State:
-    """Who cannot be heard any more is unknown: what it said last is forgotten, and so are answers of an open round."""
+    """Who cannot be heard any more is unknown: what it said last is forgotten. Who comes back has the whole time to
+    answer: a deadline that passed while it was away must not have it fenced the moment it is a member again."""
     heard = tuple(item for item in state.heard if item[0] in event.reachable)
     online = tuple(n for n in config.nodes if n in event.online)
-    return state._replace(heard=heard, online=online)
+    current = state.round
+    if current is not None and not set(online) <= set(state.online):
+        current = current._replace(overdue=False, armed=False)
+    return state._replace(heard=heard, online=online, round=current)
 
 
 def _fold_handler(config: Config, state: State, event: HandlerCalled) -> State:

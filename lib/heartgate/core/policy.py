@@ -3,8 +3,9 @@
 What the daemon and the simulator call:
     initial(config, record, boot, run) -> (State, actions)      after a start of the daemon
     step(config, state, event) -> (State, actions)              for every event
-Actions come in the order in which they must be carried out. `Persist` is first: nothing of a record takes effect before the
-record is on stable storage. `Send` comes after it, and so on: a step that cannot persist does nothing at all.
+Actions come in the order in which they must be carried out. `Persist` is first: nothing of a record takes effect
+before the record is on stable storage. `Send` comes after it, and so on: a step that cannot persist does nothing at
+all.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from heartgate.core.model import (
 )
 from heartgate.core.rules import TABLE, on, on_change
 
-# More rules than this in one step can only be a fault of the table: it must not spin in a daemon with real-time priority.
+# More rules than this in one step can only be a fault of the table: it must not spin in a daemon with real-time
+# priority.
 MAX_RULES_A_STEP = 64
 
 
@@ -37,8 +39,8 @@ class PolicyError(RuntimeError):
 def initial(config: Config, record: Optional[Record], boot: str, run: str) -> Tuple[State, Tuple[Action, ...]]:
     """The state after a start of the daemon.
 
-    record: what was persisted, None if there is none or it could not be read (then nothing is known: unproven). boot: this
-    boot's id. run: unique to this run of the daemon.
+    record: what was persisted, None if there is none or it could not be read (then nothing is known: unproven). boot:
+    this boot's id. run: unique to this run of the daemon.
     """
     state = State(booted(config, record, boot), run)
     before = state._replace(record=state.record if record is None else record)
@@ -49,8 +51,8 @@ def initial(config: Config, record: Optional[Record], boot: str, run: str) -> Tu
 def booted(config: Config, record: Optional[Record], boot: str) -> Record:
     """What a persisted record is worth in this boot.
 
-    `solo` (all alone) and `blocked` stay: everyone else is blocked under that epoch. Any other standing was shared with a
-    node that may have fenced this one and gone on.
+    `solo` (all alone) and `blocked` stay: everyone else is blocked under that epoch. Any other standing was shared
+    with a node that may have fenced this one and gone on.
     """
     if record is None:
         return Record(Standing.UNPROVEN, 0, config.nodes and tuple(sorted(config.nodes)), boot)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Callable, NamedTuple, Optional, Tuple
 
 from heartgate.core import verdict
-from heartgate.core.fold import FAILED_BLOCK, give, lost, lost_by_word, message
+from heartgate.core.fold import BLOCK_AGAIN, FAILED_BLOCK, give, lost, lost_by_word, message
 from heartgate.core.model import (
     SERVING,
     Action,
@@ -75,9 +75,11 @@ def _planned(config: Config, state: State) -> Optional[verdict.Plan]:
 
 
 def _settled(state: State, record: Record) -> State:
-    """A new record ends the own round; answers given to others while blocked end when the block does."""
-    answers = state.answers if record.standing is Standing.BLOCKED else ()
-    return state._replace(record=record, round=None, answers=answers)
+    """A new record ends the own round; the block that is being carried out, and answers given to others while blocked, end
+    when the block does."""
+    blocked = record.standing is Standing.BLOCKED
+    answers, blocking = (state.answers, state.blocking) if blocked else ((), None)
+    return state._replace(record=record, round=None, answers=answers, blocking=blocking)
 
 
 # --- what takes a right away ---------------------------------------------------------------------------------------------
@@ -138,6 +140,13 @@ def _ask_block(config: Config, state: State) -> Effect:
         )
         return state, (Block(token),)
     return None
+
+
+def _block_again(config: Config, state: State) -> Effect:
+    blocking, token = state.blocking, state.next_request
+    if blocking is None or blocking.token != BLOCK_AGAIN:
+        return None
+    return state._replace(blocking=blocking._replace(token=token), next_request=token + 1), (Block(token),)
 
 
 def _answered(state: State, said: Message, ask: Ask) -> bool:
@@ -320,6 +329,7 @@ TABLE: Tuple[Rule, ...] = (
     Rule("loss", "Contact with a node in sync is lost: nothing may be decided alone any more.", _loss),
     Rule("drop", "The other end has lost this very connection: drop it here too, so that the kernel freezes.", _drop),
     Rule("ask-block", "The verdict's first node asks: persist blocked, make it so, then confirm.", _ask_block),
+    Rule("block-again", "The block did not hold, and the replica has changed since: try again.", _block_again),
     Rule("join", "A serving node counts this one in, over the connection both see now: serve.", _join),
     Rule("self-return", "The connection is back before any verdict and both are up to date: go on as before.", _self_return),
     Rule("accept", "The verdict's first node wants to keep this one: agree.", _accept),

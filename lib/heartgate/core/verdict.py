@@ -1,8 +1,8 @@
 """The verdict: who is kept when not everybody can be. Pure, the same on every node, computed from messages alone.
 
-Every node computes it from what the nodes have *told* (its own message included), never from facts that only it knows, so that
-two nodes with the same messages come to the same result. docs/policy.md describes the three situations; `docs/rules.md` is
-generated from the rules table.
+Every node computes it from what the nodes have *told* (its own message included), never from facts that only it knows,
+so that two nodes with the same messages come to the same result. docs/policy.md describes the three situations;
+`docs/rules.md` is generated from the rules table.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ def _meeting(config: Config, messages: Mapping[str, Message]) -> Optional[Plan]:
 def _newest(messages: Mapping[str, Message], node: str) -> bool:
     """Nobody here can have a write that this node's replica lacks.
 
-    With every record intact that follows from nobody being solo. Where a record was lost (epoch 0), the generations must
-    prove it; and where both generations are known, they are believed before anything else.
+    With every record intact that follows from nobody being solo. Where a record was lost (epoch 0), the generations
+    must prove it; and where both generations are known, they are believed before anything else.
     """
     mine = messages[node]
     if mine.disk not in HAS_DATA:

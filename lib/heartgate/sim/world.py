@@ -1,10 +1,11 @@
 """A world of two nodes around the real policy core: kernel replication, power, Pacemaker, wires.
 
-The kernel part behaves as DRBD 8.4 with `fencing resource-and-stonith` was seen to behave: a loss freezes a Primary in the same
-state change and calls the handler; 4 and 7 thaw under a new data generation; reconnecting thaws; a Secondary can be promoted
-while unconnected only through the handler; the older generation becomes the target of a resync.
+The kernel part behaves as DRBD 8.4 with `fencing resource-and-stonith` was seen to behave: a loss freezes a Primary in
+the same state change and calls the handler; 4 and 7 thaw under a new data generation; reconnecting thaws; a Secondary
+can be promoted while unconnected only through the handler; the older generation becomes the target of a resync.
 
-`missing` marks a copy that lacks an acknowledged write. Writers are adversarial: whoever could complete a write has done so.
+`missing` marks a copy that lacks an acknowledged write. Writers are adversarial: whoever could complete a write has
+done so.
 """
 
 from __future__ import annotations
@@ -34,51 +35,78 @@ from heartgate.core.model import (
     Role,
     Send,
     SetDeadline,
+    Standing,
     State,
     Unblock,
 )
 
+FIRST_FRESH_GENERATION = 100  # those below are names that sim.canonical has given
+NAMES = ("a", "b")
+
 
 class Kernel(NamedTuple):
-    """Replication as the kernel of one node has it. conn: id of the connection, 0 for none; call: number of the fence-peer
-    call that waits, 0 for none; promoting: that call decides about a promotion."""
+    """Replication as the kernel of one node has it. conn: sees itself connected (the other end may have lost it: a new
+    connection needs both to have noticed); call: number of the fence-peer call that waits, 0 for none; promoting: that
+    call decides about a promotion. generation: every generation of the data, the newest last. missing: this copy lacks
+    an acknowledged write."""
 
     role: Role = Role.SECONDARY
     disk: Disk = Disk.UPTODATE
-    conn: int = 0
-    last_conn: int = 0
+    conn: bool = False
     frozen: bool = False
     call: int = 0
     calls: int = 0
     promoting: bool = False
     peer_outdated: bool = False
     generation: Tuple[int, ...] = (0,)
-    made: int = 0  # generations begun here
+    made: int = FIRST_FRESH_GENERATION  # names the generations begun here
     missing: bool = False
 
 
 class Node(NamedTuple):
-    """One machine. state None: the daemon is dead. ops: what the daemon has ordered and has not got back."""
+    """One machine. state None: the daemon is dead. ops: what the daemon has ordered and has not got back. met:
+    replication connections that its daemons have seen; runs: of the daemon."""
 
     powered: bool
     kernel: Kernel
     record: Optional[Record]
     state: Optional[State]
-    boots: int = 1
     runs: int = 1
+    met: int = 0
     ops: Tuple[Tuple[str, int], ...] = ()
     slow: bool = False  # a fault: the daemon learns late of what its kernel and its cluster see
-    told_membership: Tuple[bool, bool] = (True, True)  # (peer's daemon reachable, peer online) as last told to the daemon
+    told_membership: Tuple[bool, bool] = (True, True)  # as last told: (peer's daemon reachable, peer online)
     quorate: bool = True  # has met the peer since its boot (wait_for_all): may have it fenced
+    peer_clean: bool = False  # the lost peer has been fenced: Pacemaker does it once for a loss
 
 
 class World(NamedTuple):
     nodes: Tuple[Node, Node]
     cable: bool
     heartbeat: bool
-    channels: Tuple[Optional[Message], Optional[Message]]  # [0]: newest message on its way from node 0 to node 1
-    late: Tuple[Optional[Message], Optional[Message]]  # an older one that was held up on the way
+    late: Tuple[Optional[Message], Optional[Message]]  # [0]: a copy of an older message, from node 0 to 1
     faults: int  # still to be had
+
+
+def reachable(world: World) -> bool:
+    """Can the daemons hear each other?"""
+    return online(world) and all(n.state is not None for n in world.nodes)
+
+
+def online(world: World) -> bool:
+    return world.heartbeat and all(n.powered for n in world.nodes)
+
+
+def meet(world: World) -> World:
+    """Nodes that are online see each other: they are quorate, and a fencing of the other is history."""
+    if not online(world) or all(n.quorate and not n.peer_clean for n in world.nodes):
+        return world
+    one, other = (n._replace(quorate=True, peer_clean=False) for n in world.nodes)
+    return world._replace(nodes=(one, other))
+
+
+class Broken(Exception):
+    """An invariant does not hold."""
 
 
 class Flaws(NamedTuple):
@@ -88,29 +116,27 @@ class Flaws(NamedTuple):
     release_without_kill: bool = False
 
 
-NAMES = ("a", "b")
-
-
-def facts(kernel: Kernel, peer: Kernel, peer_name: str) -> Replica:
+def facts(node: Node, peer_node: Node, peer_name: str) -> Replica:
     """What the driver would report."""
-    connected = kernel.conn != 0 and kernel.conn == peer.conn
+    kernel, peer = node.kernel, peer_node.kernel
+    connected = kernel.conn and peer.conn
     their_disk = peer.disk if connected else (Disk.OUTDATED if kernel.peer_outdated else Disk.UNKNOWN)
     if kernel.conn and not connected:
         their_disk = Disk.UPTODATE  # the loss has not been noticed
-    link = PeerLink(Link.UP if kernel.conn else Link.DOWN, kernel.last_conn, their_disk)
+    link = PeerLink(Link.UP if kernel.conn else Link.DOWN, node.met, their_disk)
     generation = str(kernel.generation[-1])
     ancestors = tuple(str(g) for g in kernel.generation[:-1])
     return Replica(kernel.disk, kernel.role, kernel.frozen, ((peer_name, link),), generation, ancestors)
 
 
-# --- the kernel -------------------------------------------------------------------------------------------------------------
+# --- the kernel -------------------------------------------------------------------------------------------------------
 
 
 def lose(kernel: Kernel) -> Kernel:
     """The connection is gone: a Primary freezes in the same change and calls the handler."""
     if not kernel.conn:
         return kernel
-    kernel = kernel._replace(conn=0)
+    kernel = kernel._replace(conn=False)
     if kernel.role is Role.PRIMARY:
         return kernel._replace(frozen=True, call=kernel.calls + 1, calls=kernel.calls + 1, promoting=False)
     return kernel
@@ -118,7 +144,7 @@ def lose(kernel: Kernel) -> Kernel:
 
 def new_generation(kernel: Kernel, me: int) -> Kernel:
     """Writes from here on belong to a generation of their own."""
-    ident = 2 * kernel.made + me + 1
+    ident = 2 * kernel.made + me
     return kernel._replace(made=kernel.made + 1, generation=(*kernel.generation, ident))
 
 
@@ -136,12 +162,13 @@ def answer(kernel: Kernel, call: int, code: int, me: int, flaws: Flaws) -> Kerne
     return kernel._replace(frozen=False, peer_outdated=True)
 
 
-def promote(kernel: Kernel, peer: Kernel, me: int) -> Optional[Kernel]:
-    """Pacemaker promotes; None where DRBD refuses. Unconnected, it either asks the handler or knows the peer outdated."""
+def promote(kernel: Kernel, peer: Kernel, me: int, dual: bool = False) -> Optional[Kernel]:
+    """Pacemaker promotes; None where DRBD refuses. Unconnected, it either asks the handler or knows the peer
+    outdated."""
     if kernel.role is Role.PRIMARY or kernel.promoting:
         return None
     if kernel.conn:
-        allowed = kernel.disk is Disk.UPTODATE and kernel.conn == peer.conn and peer.role is Role.SECONDARY
+        allowed = kernel.disk is Disk.UPTODATE and peer.conn and (dual or peer.role is Role.SECONDARY)
         return kernel._replace(role=Role.PRIMARY) if allowed else None
     if kernel.disk not in (Disk.UPTODATE, Disk.CONSISTENT):
         return None
@@ -157,7 +184,6 @@ def boot(kernel: Kernel) -> Kernel:
         disk = Disk.CONSISTENT
     return Kernel(
         disk=disk,
-        last_conn=kernel.last_conn,
         calls=kernel.calls,
         peer_outdated=kernel.peer_outdated,
         generation=kernel.generation,
@@ -167,7 +193,7 @@ def boot(kernel: Kernel) -> Kernel:
 
 
 def _newer(one: Kernel, other: Kernel) -> Optional[bool]:
-    """True: `one` is the source of the resync, False: the other, None: no resync. Raises on unrelated data."""
+    """True: `one` is the source of the resync, False: the other, None: no resync. Unrelated data: split-brain."""
     if (one.disk is Disk.INCONSISTENT) != (other.disk is Disk.INCONSISTENT):
         return other.disk is Disk.INCONSISTENT
     if one.generation == other.generation:
@@ -176,21 +202,25 @@ def _newer(one: Kernel, other: Kernel) -> Optional[bool]:
         return True
     if other.generation[: len(one.generation)] == one.generation:
         return False
-    raise SplitBrain("both copies have a data generation that the other lacks")
+    raise Broken("I2 both copies have a data generation that the other lacks")
 
 
-class SplitBrain(Exception):
-    """DRBD's own word for it: unrelated generations meet."""
+def refuse(kernel: Kernel) -> Kernel:
+    """A handshake that ends in StandAlone since the target of the resync is a Primary: every Primary freezes and asks
+    again."""
+    if kernel.role is not Role.PRIMARY:
+        return kernel
+    return kernel._replace(frozen=True, call=kernel.calls + 1, calls=kernel.calls + 1)
 
 
-def connect(one: Kernel, other: Kernel, ident: int) -> Optional[Tuple[Kernel, Kernel]]:
-    """The handshake; None where DRBD stays unconnected (a Primary would become the target of a resync)."""
-    if Disk.INCONSISTENT is one.disk is other.disk or (one.role is Role.PRIMARY and other.role is Role.PRIMARY):
+def connect(one: Kernel, other: Kernel, dual: bool = False) -> Optional[Tuple[Kernel, Kernel]]:
+    """The handshake; None where nothing comes of it."""
+    if Disk.INCONSISTENT is one.disk is other.disk or (not dual and one.role is other.role is Role.PRIMARY):
         return None
     newer = _newer(one, other)
     if newer is not None and (other if newer else one).role is Role.PRIMARY:
-        return None
-    both = [k._replace(conn=ident, last_conn=ident, frozen=False, peer_outdated=False, promoting=False) for k in (one, other)]
+        return refuse(one), refuse(other)
+    both = [k._replace(conn=True, frozen=False, peer_outdated=False, promoting=False) for k in (one, other)]
     if newer is None:
         both = [k._replace(disk=Disk.UPTODATE) for k in both]
     else:
@@ -205,8 +235,8 @@ def resync(source: Kernel, target: Kernel) -> Kernel:
 
 
 def block(kernel: Kernel) -> Tuple[Kernel, bool]:
-    """The driver's `block`, and whether it holds: certain for a Secondary and for a frozen Primary, not for a Primary that has
-    been connected anew in the meantime."""
+    """The driver's `block`, and whether it holds: certain for a Secondary and for a frozen Primary, not for a Primary
+    that has been connected anew in the meantime."""
     if kernel.role is Role.PRIMARY:
         return kernel, kernel.frozen
     if not kernel.conn and kernel.disk in (Disk.UPTODATE, Disk.CONSISTENT):
@@ -222,7 +252,7 @@ def release(kernel: Kernel) -> Kernel:
     return kernel._replace(role=Role.SECONDARY, frozen=False, call=0, disk=disk)
 
 
-# --- the daemon -------------------------------------------------------------------------------------------------------------
+# --- the daemon -------------------------------------------------------------------------------------------------------
 
 
 class Stepped(NamedTuple):
@@ -248,21 +278,28 @@ def run_actions(
         elif isinstance(action, Rehandle):
             kernel = node.kernel
             if kernel.frozen and not kernel.call:
-                node = node._replace(kernel=kernel._replace(call=kernel.calls + 1, calls=kernel.calls + 1))
+                node = node._replace(kernel=refuse(kernel))
         else:
             op = _operation(action)
             if op is not None and op not in node.ops:
                 node = node._replace(ops=(*node.ops, op))
     if upto is None:
-        return Stepped(node._replace(state=state), sent)
+        return Stepped(node._replace(state=state, ops=_live(node.ops, state)), sent)
     return Stepped(kill_daemon(node), sent)
+
+
+def _live(ops: Tuple[Tuple[str, int], ...], state: State) -> Tuple[Tuple[str, int], ...]:
+    """Without what would change nothing: deadlines of questions that are no longer open, reports about epochs long
+    gone."""
+    current = state.round.ask.request if state.round else 0
+    return tuple(sorted(op for op in ops if op[0] != "deadline" or op[1] == current))
 
 
 def _operation(action: object) -> Optional[Tuple[str, int]]:
     if isinstance(action, Block):
         return ("block", action.token)
     if isinstance(action, AskFence):
-        return ("fence", action.epoch)
+        return ("fence", 0)
     if isinstance(action, SetDeadline):
         return ("deadline", action.request)
     if isinstance(action, Release):
@@ -279,24 +316,44 @@ def kill_daemon(node: Node) -> Node:
     return node._replace(state=None, ops=(), slow=False)
 
 
+def role_of(primary: bool) -> Role:
+    return Role.PRIMARY if primary else Role.SECONDARY
+
+
+def initial_record(me: int) -> Record:
+    return Record(Standing.SYNCED, 1, NAMES, this_boot(me))
+
+
+def this_boot(me: int) -> str:
+    return f"{NAMES[me]}1"
+
+
+def power_on(node: Node, me: int) -> Node:
+    record = node.record and node.record._replace(boot=f"{NAMES[me]}0")
+    return node._replace(
+        powered=True, kernel=boot(node.kernel), record=record, quorate=False, told_membership=(False, False)
+    )
+
+
 def start_daemon(config: Config, node: Node, me: int, flaws: Flaws) -> Stepped:
-    boot_id, run = f"{NAMES[me]}{node.boots}", f"{NAMES[me]}{node.runs + 1}"
-    state, actions = policy.initial(config, node.record, boot_id, run)
-    node = node._replace(runs=node.runs + 1, told_membership=(False, False))
+    run = f"{NAMES[me]}{node.runs + 1}"
+    state, actions = policy.initial(config, node.record, this_boot(me), run)
+    met = int(node.kernel.conn)
+    node = node._replace(runs=node.runs + 1, met=met, told_membership=(False, False))
     return run_actions(node, state, actions, me, flaws)
 
 
-def pending_event(node: Node, peer: Node, reachable: bool, online: bool, me: int) -> Optional[Event]:
+def pending_event(node: Node, peer: Node, heard: bool, online: bool, me: int) -> Optional[Event]:
     """Something that the daemon does not know yet: facts, membership, a waiting handler (in this order)."""
     state = node.state
     if state is None:
         return None
-    seen = facts(node.kernel, peer.kernel, NAMES[1 - me])
+    seen = facts(node, peer, NAMES[1 - me])
     if seen != state.replica:
         return ReplicaChanged(seen)
-    if (reachable, online) != node.told_membership:
+    if (heard, online) != node.told_membership:
         here, there = NAMES[me], NAMES[1 - me]
-        return Membership((here, there) if reachable else (here,), (here, there) if online else (here,))
+        return Membership((here, there) if heard else (here,), (here, there) if online else (here,))
     return None
 
 

@@ -1,0 +1,332 @@
+"""What can happen next in a world: by itself, through Pacemaker, by repair, and as a fault.
+
+A move is a label and the world after it. What the daemons see at once of a move (their kernel's facts, the membership,
+a waiting handler) belongs to the move, unless a daemon is slow: a fault. A fault uses up one of `World.faults`; its
+label is in capitals.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, Iterator, NamedTuple, Optional, Tuple
+
+from heartgate.core import policy
+from heartgate.core.invariants import check_local
+from heartgate.core.model import (
+    AnswerHandler,
+    AskFence,
+    Block,
+    BlockDone,
+    Config,
+    Deadline,
+    Disk,
+    Event,
+    FenceDone,
+    Heard,
+    Membership,
+    Message,
+    Persist,
+    Rank,
+    Release,
+    ReplicaChanged,
+    Role,
+    Send,
+    Standing,
+    make_config,
+)
+from heartgate.sim import world as w
+from heartgate.sim.world import NAMES, Broken, Flaws, Node, World
+
+Move = Tuple[str, World]
+OUTWARD = (Persist, Send, AnswerHandler, Block, Release, AskFence)
+
+
+class Setting(NamedTuple):
+    """What is explored."""
+
+    rank: Rank = Rank.PRIORITY
+    omitted: Tuple[str, ...] = ()
+    flaws: Flaws = Flaws()
+    primaries: Tuple[int, ...] = (0,)
+    faults: int = 3
+    prompt: bool = True  # messages arrive at once, except at a daemon that is slow
+
+    @property
+    def dual(self) -> bool:
+        return len(self.primaries) == 2
+
+
+def make_configs(setting: Setting) -> Tuple[Config, Config]:
+    def one(me: str) -> Config:
+        return make_config("r0", me, {"a": 1, "b": 2}, setting.rank, omitted_rules=setting.omitted)
+
+    return one("a"), one("b")
+
+
+class Moves:
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.configs = make_configs(setting)
+        self._steps: Dict[object, Tuple[w.Stepped, Tuple[int, ...]]] = {}
+
+    def of(self, world: World) -> Iterator[Move]:
+        """All moves."""
+        for label, after in self._bare(world):
+            yield from self._learn(label, after)
+
+    # --- one daemon, one event ----------------------------------------------------------------------------------------
+
+    def _step(self, node: Node, me: int, event: Event, upto: Optional[int] = None) -> Tuple[w.Stepped, Tuple[int, ...]]:
+        """The node after the event, and where a death between two actions matters. Remembered: many worlds share a
+        step."""
+        key = (me, node, event, upto)
+        known = self._steps.get(key)
+        if known is None:
+            known = self._steps[key] = self._step_anew(node, me, event, upto)
+        return known
+
+    def _step_anew(self, node: Node, me: int, event: Event, upto: Optional[int]) -> Tuple[w.Stepped, Tuple[int, ...]]:
+        before, config = node.state, self.configs[me]
+        if before is None:
+            raise AssertionError("a dead daemon cannot take an event")
+        after, actions = policy.step(config, before, event)
+        if not config.omitted_rules:
+            broken = check_local(config, before, after, actions)
+            if broken:
+                raise Broken(f"{NAMES[me]}: {'; '.join(broken)}")
+        cuts = tuple(i + 1 for i, action in enumerate(actions[:-1]) if isinstance(action, OUTWARD))
+        return w.run_actions(node, after, actions, me, self.setting.flaws, upto), cuts
+
+
+    def _daemon(self, world: World, me: int, label: str, event: Event, node: Optional[Node] = None) -> Iterator[Move]:
+        """The event is handled; or, as a fault, the daemon dies between two of the actions."""
+        node = world.nodes[me] if node is None else node
+        stepped, cuts = self._step(node, me, event)
+        yield label, put(world, me, stepped.node)
+        if not world.faults:
+            return
+        for upto in cuts:
+            partly, _ = self._step(node, me, event, upto)
+            died = put(world, me, partly.node)._replace(faults=world.faults - 1)
+            yield f"{label}, DAEMON {NAMES[me]} DIES after action {upto}", died
+            peer = died.nodes[1 - me]
+            if partly.sent is not None and w.online(world) and peer.state is not None:
+                # Its last word arrives before the news of its death.
+                heard, _ = self._step(peer, 1 - me, Heard(partly.sent))
+                told = f"{label}, DAEMON {NAMES[me]} DIES after action {upto} and is heard"
+                yield told, put(died, 1 - me, heard.node)
+
+    # --- moves --------------------------------------------------------------------------------------------------------
+
+    def _learn(self, label: str, world: World) -> Iterator[Move]:
+        """What Pacemaker and the daemons see at once."""
+        world = w.meet(world)
+        for me in (0, 1):
+            if world.nodes[me].slow:
+                continue
+            news = list(self.news(world, me))
+            if not news and self.setting.prompt:
+                news = list(self.delivery(world, me))
+            if news:
+                for step_label, after in news:
+                    yield from self._learn(f"{label}; {step_label}", after)
+                return
+        yield label, world
+
+    def _bare(self, world: World) -> Iterator[Move]:
+        for me in (0, 1):
+            yield from self._node(world, me)
+            yield from self._pacemaker(world, me)
+        yield from self._repairs(world)
+        if world.faults:
+            yield from self._faults(world)
+
+    def _node(self, world: World, me: int) -> Iterator[Move]:
+        """What happens by itself without any help from outside."""
+        node, peer = world.nodes[me], world.nodes[1 - me]
+        if not node.powered:
+            return
+        yield from self._kernel(world, me, node, peer)
+        if node.state is None:
+            started = w.start_daemon(self.configs[me], node, me, self.setting.flaws)
+            yield f"start-daemon {NAMES[me]}", put(world, me, started.node)
+            return
+        if node.slow:
+            yield from self._wakes(world, me)
+            return
+        if not self.setting.prompt:
+            yield from self.delivery(world, me)
+        yield from self._operations(world, me, node)
+        copy = world.late[1 - me]
+        if copy is not None and w.reachable(world):
+            yield from self._daemon(put_late(world, 1 - me, None), me, f"late-copy {NAMES[me]}", Heard(copy))
+
+    def _kernel(self, world: World, me: int, node: Node, peer: Node) -> Iterator[Move]:
+        mine, theirs = node.kernel, peer.kernel
+        if mine.conn and not (world.cable and peer.powered and theirs.conn):
+            yield f"notice-loss {NAMES[me]}", put(world, me, node._replace(kernel=w.lose(mine)))
+        if me == 0 and world.cable and peer.powered and not mine.conn and not theirs.conn:
+            both = w.connect(mine, theirs, self.setting.dual)
+            if both is not None:
+                nodes = [n._replace(kernel=k, met=n.met + k.conn) for n, k in zip(world.nodes, both)]
+                label = "connect" if both[0].conn else "handshake-refused"
+                if (both[0].conn or both != (mine, theirs)) and not _asking(mine, theirs, both):
+                    yield label, world._replace(nodes=(nodes[0], nodes[1]))
+        if mine.conn and theirs.conn and mine.disk is Disk.INCONSISTENT and theirs.disk is Disk.UPTODATE:
+            yield f"resync-done {NAMES[me]}", put(world, me, node._replace(kernel=w.resync(theirs, mine)))
+
+    def news(self, world: World, me: int) -> Iterator[Move]:
+        """The first thing that this daemon does not know yet."""
+        node, peer = world.nodes[me], world.nodes[1 - me]
+        if not node.powered or node.state is None:
+            return
+        online = w.online(world)
+        heard = online and peer.state is not None
+        event = w.pending_event(node, peer, heard, online, me) or w.pending_handler(node, me)
+        if isinstance(event, Membership):
+            told = node._replace(told_membership=(heard, online))
+            yield from self._daemon(world, me, f"members {NAMES[me]}", event, told)
+        elif event is not None:
+            name = "observe" if isinstance(event, ReplicaChanged) else "handler"
+            yield from self._daemon(world, me, f"{name} {NAMES[me]}", event)
+
+    def _wakes(self, world: World, me: int) -> Iterator[Move]:
+        """A paused daemon goes on: it learns the facts first, or hears the newest message first."""
+        woken = put(world, me, world.nodes[me]._replace(slow=False))
+        yield f"wakes {NAMES[me]}", woken
+        if self.setting.prompt:
+            for label, after in self.delivery(woken, me):
+                yield f"wakes {NAMES[me]} and {label}", after
+
+    def delivery(self, world: World, me: int) -> Iterator[Move]:
+        """me hears the other's newest message, if it has not. Older ones that it has not heard are overtaken."""
+        mine, theirs = world.nodes[me].state, world.nodes[1 - me].state
+        if mine is None or theirs is None or theirs.told is None or not w.reachable(world):
+            return
+        if mine.message_of(NAMES[1 - me]) != theirs.told:
+            yield from self._daemon(world, me, f"deliver {NAMES[me]}", Heard(theirs.told))
+
+    def _operations(self, world: World, me: int, node: Node) -> Iterator[Move]:
+        """Something that the daemon has ordered is done."""
+        for op in node.ops:
+            kind, value = op
+            left = node._replace(ops=tuple(o for o in node.ops if o != op))
+            kernel, name = left.kernel, f"{kind} {NAMES[me]}"
+            if kind == "block":
+                blocked, holds = w.block(kernel)
+                done = left._replace(kernel=blocked)
+                yield from self._daemon(world, me, name, BlockDone(value, holds), done)
+            elif kind == "fenced":
+                yield from self._daemon(world, me, name, FenceDone(NAMES[1 - me], value, True), left)
+            elif kind == "deadline":
+                yield from self._deadline(world, me, Deadline(value), left)
+            elif kind == "release":
+                yield name, self._released(world, me, left)
+            elif kind == "drop":
+                lost = w.lose(kernel) if left.met == value else kernel
+                yield name, put(world, me, left._replace(kernel=lost))
+            elif kind == "unblock":
+                disk = Disk.CONSISTENT if kernel.disk is Disk.OUTDATED else kernel.disk
+                yield name, put(world, me, left._replace(kernel=kernel._replace(disk=disk)))
+            elif kind == "fence":
+                yield f"fence {NAMES[1 - me]}", fenced(put(world, me, left), me)
+
+    def _deadline(self, world: World, me: int, event: Deadline, left: Node) -> Iterator[Move]:
+        """Time is only up where the other one hangs or is dead; earlier than that, it is a fault. While it is not even
+        a member of the cluster nothing follows from it: the deadline is set anew when it comes back."""
+        peer = world.nodes[1 - me]
+        if not w.online(world):
+            return
+        if peer.slow or peer.state is None:
+            yield from self._daemon(world, me, f"deadline {NAMES[me]}", event, left)
+        elif world.faults:
+            world = world._replace(faults=world.faults - 1)
+            yield from self._daemon(world, me, f"EARLY-DEADLINE {NAMES[me]}", event, left)
+
+    def _released(self, world: World, me: int, left: Node) -> World:
+        before = left.kernel
+        world = put(world, me, left._replace(kernel=w.release(before)))
+        if self.setting.flaws.release_without_kill and before.frozen and before.role is Role.PRIMARY:
+            # The write in flight is acknowledged from the local disk alone.
+            peer = world.nodes[1 - me]
+            world = put(world, 1 - me, peer._replace(kernel=peer.kernel._replace(missing=True)))
+        return world
+
+    def _pacemaker(self, world: World, me: int) -> Iterator[Move]:
+        """Pacemaker promotes where the attribute lets it, demotes where it must, fences whom it has lost."""
+        node, peer = world.nodes[me], world.nodes[1 - me]
+        if not node.powered:
+            return
+        if node.quorate and not w.online(world) and not node.peer_clean:
+            yield f"pacemaker-fences {NAMES[1 - me]}", fenced(world, me)
+        if node.record is None or node.record.boot != w.this_boot(me):
+            return  # the node attribute is gone after a boot until the daemon has set it again
+        kernel = node.kernel
+        if node.record.standing in (Standing.BLOCKED, Standing.UNPROVEN):
+            if kernel.role is Role.PRIMARY and not kernel.frozen:
+                yield f"demote {NAMES[me]}", put(world, me, node._replace(kernel=kernel._replace(role=Role.SECONDARY)))
+        elif self.setting.dual or not (peer.powered and peer.kernel.role is Role.PRIMARY):
+            promoted = w.promote(kernel, peer.kernel, me, self.setting.dual)
+            if promoted is not None:
+                yield f"promote {NAMES[me]}", put(world, me, node._replace(kernel=promoted))
+
+    def _repairs(self, world: World) -> Iterator[Move]:
+        if not world.cable:
+            yield "mend sync", world._replace(cable=True)
+        if not world.heartbeat:
+            yield "mend heartbeat", world._replace(heartbeat=True)
+        for me in (0, 1):
+            if not world.nodes[me].powered and not world.nodes[1 - me].kernel.conn:
+                node = w.power_on(world.nodes[me], me)
+                started = w.start_daemon(self.configs[me], node, me, self.setting.flaws)
+                yield f"boot {NAMES[me]}", put(world, me, started.node)
+
+    def _faults(self, world: World) -> Iterator[Move]:
+        less = world._replace(faults=world.faults - 1)
+        if world.cable:
+            yield "CUT sync", less._replace(cable=False)
+        if world.heartbeat:
+            yield "CUT heartbeat", less._replace(heartbeat=False)
+        for me in (0, 1):
+            node = world.nodes[me]
+            if node.powered:
+                yield f"POWER-CUT {NAMES[me]}", power_off(less, me)
+            if node.state is not None:
+                yield f"KILL-DAEMON {NAMES[me]}", put(less, me, w.kill_daemon(node))
+                if not node.slow:
+                    yield f"PAUSE {NAMES[me]}", put(less, me, node._replace(slow=True))
+                if w.reachable(world) and world.late[me] is None:
+                    yield f"LATE-COPY from {NAMES[me]}", put_late(less, me, node.state.told)
+
+
+def _asking(mine: w.Kernel, theirs: w.Kernel, both: Tuple[w.Kernel, w.Kernel]) -> bool:
+    """A refused handshake changes nothing any more: every Primary is frozen and has its question waiting already."""
+    return not both[0].conn and all(k.role is not Role.PRIMARY or (k.frozen and k.call) for k in (mine, theirs))
+
+
+def put(world: World, me: int, node: Node) -> World:
+    nodes = (node, world.nodes[1]) if me == 0 else (world.nodes[0], node)
+    return world._replace(nodes=nodes)
+
+
+def put_late(world: World, me: int, message: Optional[Message]) -> World:
+    late = (message, world.late[1]) if me == 0 else (world.late[0], message)
+    return world._replace(late=late)
+
+
+def power_off(world: World, me: int) -> World:
+    node = world.nodes[me]
+    kernel = node.kernel._replace(role=Role.SECONDARY, conn=False, frozen=False, call=0, promoting=False)
+    return put(world, me, node._replace(
+        powered=False, kernel=kernel, state=None, ops=(), slow=False, quorate=False, peer_clean=False,
+        told_membership=(False, False),
+    ))  # fmt: skip
+
+
+def fenced(world: World, me: int) -> World:
+    """The peer loses power; the result is reported to this node's daemon, under the epoch that is in force now."""
+    world = power_off(world, 1 - me)
+    node = world.nodes[me]._replace(peer_clean=True)
+    if node.state is None or node.record is None:
+        return put(world, me, node)
+    report = ("fenced", node.record.epoch)
+    return put(world, me, node if report in node.ops else node._replace(ops=(*node.ops, report)))
