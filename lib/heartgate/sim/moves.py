@@ -40,6 +40,11 @@ Move = Tuple[str, World]
 OUTWARD = (Persist, Send, AnswerHandler, Block, Release, AskFence)
 
 
+# Kinds of faults: a cut link; power gone; a daemon that dies; one that hangs; a message that comes again late, or a deadline
+# that passes before its time.
+KINDS = ("link", "power", "death", "pause", "timing")
+
+
 class Setting(NamedTuple):
     """What is explored."""
 
@@ -48,6 +53,7 @@ class Setting(NamedTuple):
     flaws: Flaws = Flaws()
     primaries: Tuple[int, ...] = (0,)
     faults: int = 3
+    kinds: Tuple[str, ...] = KINDS
     prompt: bool = True  # messages arrive at once, except at a daemon that is slow
 
     @property
@@ -96,13 +102,12 @@ class Moves:
         cuts = tuple(i + 1 for i, action in enumerate(actions[:-1]) if isinstance(action, OUTWARD))
         return w.run_actions(node, after, actions, me, self.setting.flaws, upto), cuts
 
-
     def _daemon(self, world: World, me: int, label: str, event: Event, node: Optional[Node] = None) -> Iterator[Move]:
         """The event is handled; or, as a fault, the daemon dies between two of the actions."""
         node = world.nodes[me] if node is None else node
         stepped, cuts = self._step(node, me, event)
         yield label, put(world, me, stepped.node)
-        if not world.faults:
+        if not world.faults or "death" not in self.setting.kinds:
             return
         for upto in cuts:
             partly, _ = self._step(node, me, event, upto)
@@ -148,7 +153,7 @@ class Moves:
         yield from self._kernel(world, me, node, peer)
         if node.state is None:
             started = w.start_daemon(self.configs[me], node, me, self.setting.flaws)
-            yield f"start-daemon {NAMES[me]}", put(world, me, started.node)
+            yield from self._started(world, me, f"start-daemon {NAMES[me]}", started.node)
             return
         if node.slow:
             yield from self._wakes(world, me)
@@ -188,6 +193,12 @@ class Moves:
         elif event is not None:
             name = "observe" if isinstance(event, ReplicaChanged) else "handler"
             yield from self._daemon(world, me, f"{name} {NAMES[me]}", event)
+
+    def _started(self, world: World, me: int, label: str, node: Node) -> Iterator[Move]:
+        """A daemon starts; or, as a fault, hangs before it has learnt anything."""
+        yield label, put(world, me, node)
+        if world.faults and "pause" in self.setting.kinds:
+            yield f"{label}, PAUSE {NAMES[me]}", put(world, me, node._replace(slow=True))._replace(faults=world.faults - 1)
 
     def _wakes(self, world: World, me: int) -> Iterator[Move]:
         """A paused daemon goes on: it learns the facts first, or hears the newest message first."""
@@ -238,7 +249,7 @@ class Moves:
             return
         if peer.slow or peer.state is None:
             yield from self._daemon(world, me, f"deadline {NAMES[me]}", event, left)
-        elif world.faults:
+        elif world.faults and "timing" in self.setting.kinds:
             world = world._replace(faults=world.faults - 1)
             yield from self._daemon(world, me, f"EARLY-DEADLINE {NAMES[me]}", event, left)
 
@@ -278,24 +289,26 @@ class Moves:
             if not world.nodes[me].powered and not world.nodes[1 - me].kernel.conn:
                 node = w.power_on(world.nodes[me], me)
                 started = w.start_daemon(self.configs[me], node, me, self.setting.flaws)
-                yield f"boot {NAMES[me]}", put(world, me, started.node)
+                yield from self._started(world, me, f"boot {NAMES[me]}", started.node)
 
     def _faults(self, world: World) -> Iterator[Move]:
-        less = world._replace(faults=world.faults - 1)
-        if world.cable:
+        less, kinds = world._replace(faults=world.faults - 1), self.setting.kinds
+        if world.cable and "link" in kinds:
             yield "CUT sync", less._replace(cable=False)
-        if world.heartbeat:
+        if world.heartbeat and "link" in kinds:
             yield "CUT heartbeat", less._replace(heartbeat=False)
         for me in (0, 1):
             node = world.nodes[me]
-            if node.powered:
+            if node.powered and "power" in kinds:
                 yield f"POWER-CUT {NAMES[me]}", power_off(less, me)
-            if node.state is not None:
+            if node.state is None:
+                continue
+            if "death" in kinds:
                 yield f"KILL-DAEMON {NAMES[me]}", put(less, me, w.kill_daemon(node))
-                if not node.slow:
-                    yield f"PAUSE {NAMES[me]}", put(less, me, node._replace(slow=True))
-                if w.reachable(world) and world.late[me] is None:
-                    yield f"LATE-COPY from {NAMES[me]}", put_late(less, me, node.state.told)
+            if "pause" in kinds and not node.slow:
+                yield f"PAUSE {NAMES[me]}", put(less, me, node._replace(slow=True))
+            if "timing" in kinds and w.reachable(world) and world.late[me] is None:
+                yield f"LATE-COPY from {NAMES[me]}", put_late(less, me, node.state.told)
 
 
 def _asking(mine: w.Kernel, theirs: w.Kernel, both: Tuple[w.Kernel, w.Kernel]) -> bool:

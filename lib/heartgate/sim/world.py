@@ -330,9 +330,7 @@ def this_boot(me: int) -> str:
 
 def power_on(node: Node, me: int) -> Node:
     record = node.record and node.record._replace(boot=f"{NAMES[me]}0")
-    return node._replace(
-        powered=True, kernel=boot(node.kernel), record=record, quorate=False, told_membership=(False, False)
-    )
+    return node._replace(powered=True, kernel=boot(node.kernel), record=record, quorate=False, told_membership=(False, False))
 
 
 def start_daemon(config: Config, node: Node, me: int, flaws: Flaws) -> Stepped:
