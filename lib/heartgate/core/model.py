@@ -190,8 +190,8 @@ class LinkReport(NamedTuple):
     """One end's view of a replication connection, as told to the others.
 
     incarnation: the teller's own count, in its run. paired: the count that the other end last reported for the very same
-    connection, 0 if it has reported none since this one was established; paired_run: the run of the other end that it is a count of. All are
-    kept when the connection goes down, so that "down" names the connection that went down.
+    connection, 0 if it has reported none since this one was established; paired_run: the run of the other end that counted
+    so. All are kept when the connection goes down, so that "down" names the connection that went down.
     """
 
     peer: str
