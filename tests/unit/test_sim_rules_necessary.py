@@ -29,6 +29,8 @@ BROKEN: Dict[str, Tuple[Setting, str]] = {
     "handlers": (Setting(faults=1), "liveness"),
     "persist-first": (Setting(faults=2), "I"),
     "proof": (Setting(faults=1), "I3"),
+    "promise": (Setting(faults=1), "liveness"),
+    "boot-unproven": (Setting(faults=3, kinds=("power", "pause")), "I5"),
     "meeting": (Setting(faults=2), "liveness"),
 }
 FLAWS: Dict[str, Tuple[Setting, str]] = {
@@ -36,8 +38,7 @@ FLAWS: Dict[str, Tuple[Setting, str]] = {
     "release_without_kill": (Setting(faults=1, primaries=(1,), flaws=Flaws(release_without_kill=True)), "I2"),
 }
 NOT_SHOWN = {
-    "excluded", "drop", "deadline", "ask-fence", "boot-unproven", "epoch-raise", "answer-matches", "pairing",
-    "connection-voids", "fence-epoch", "promise",
+    "excluded", "drop", "deadline", "ask-fence", "epoch-raise", "answer-matches", "pairing", "connection-voids", "fence-epoch",
 }  # fmt: skip
 
 

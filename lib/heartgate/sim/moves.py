@@ -94,7 +94,10 @@ class Moves:
         before, config = node.state, self.configs[me]
         if before is None:
             raise AssertionError("a dead daemon cannot take an event")
-        after, actions = policy.step(config, before, event)
+        try:
+            after, actions = policy.step(config, before, event)
+        except policy.PolicyError:
+            raise Broken(f"liveness: the rules of {NAMES[me]} do not come to rest") from None
         if not config.omitted_rules:
             broken = check_local(config, before, after, actions)
             if broken:
