@@ -29,11 +29,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def run_dir() -> Path:
     chosen = os.environ.get("HEARTGATE_LAB_RUN")
-    path = (
-        Path(chosen)
-        if chosen
-        else Path("/run/heartgate-lab" if os.geteuid() == 0 else f"/tmp/heartgate-lab-{os.geteuid()}")
-    )
+    path = Path(chosen) if chosen else Path("/run/heartgate-lab" if os.geteuid() == 0 else f"/tmp/heartgate-lab-{os.geteuid()}")
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
@@ -51,9 +47,7 @@ def make_lab(kind: str, given: Dict[str, Any]) -> Any:
     from tests.lab.vm.lab import VmLab
 
     debs = [Path(deb) for deb in given["debs"]]
-    return (
-        VmLab.start(debs, given["suite"], wait_s=0) if given["fresh"] else VmLab.restore(debs, given["suite"], wait_s=0)
-    )
+    return VmLab.start(debs, given["suite"], wait_s=0) if given["fresh"] else VmLab.restore(debs, given["suite"], wait_s=0)
 
 
 def _frozen(node: Any) -> bool:
@@ -119,9 +113,7 @@ class Supervisor:
         return self.lab.nodes[name]
 
     def answer(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        handlers = {
-            name: getattr(self, name) for name in ("status", "exec", "cut", "mend", "power", "fence_log", "down")
-        }
+        handlers = {name: getattr(self, name) for name in ("status", "exec", "cut", "mend", "power", "fence_log", "down")}
         try:
             return {"ok": handlers[request["op"]](request)}
         except Exception as error:  # whatever it was, the client is told
@@ -225,9 +217,7 @@ def up(given: argparse.Namespace) -> int:
         argv += ["--deb", str(Path(deb).resolve())]
     log = run_dir() / f"{given.kind}.log"
     with open(log, "wb") as out:
-        process = subprocess.Popen(
-            argv, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
-        )
+        process = subprocess.Popen(argv, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
     try:
         _follow(process, log)
     except BaseException:
@@ -284,9 +274,7 @@ def exec_(given: argparse.Namespace) -> int:
     if not argv:
         raise LabError("no command given: exec NODE -- COMMAND")
     stdin = sys.stdin.read() if given.stdin else ""
-    answer = ask(
-        given.kind, given.timeout + 30, op="exec", node=given.node, argv=argv, timeout_s=given.timeout, stdin=stdin
-    )
+    answer = ask(given.kind, given.timeout + 30, op="exec", node=given.node, argv=argv, timeout_s=given.timeout, stdin=stdin)
     sys.stdout.write(answer["stdout"])
     sys.stderr.write(answer["stderr"])
     return int(answer["rc"])
@@ -334,12 +322,8 @@ def parser() -> argparse.ArgumentParser:
 
     for name, action, text in (("up", up, "start a lab in the background"), ("supervise", supervise, None)):
         sub = add(name, action, text)
-        sub.add_argument(
-            "--lifetime", type=float, default=3600.0, help="seconds after which it ends by itself (default 3600)"
-        )
-        sub.add_argument(
-            "--deb", action="append", default=[], help="package to install in the machines (VM lab; repeatable)"
-        )
+        sub.add_argument("--lifetime", type=float, default=3600.0, help="seconds after which it ends by itself (default 3600)")
+        sub.add_argument("--deb", action="append", default=[], help="package to install in the machines (VM lab; repeatable)")
         sub.add_argument("--suite", default="bookworm", help="Debian suite of the machines (VM lab)")
         sub.add_argument(
             "--fresh",
@@ -355,9 +339,7 @@ def parser() -> argparse.ArgumentParser:
     sub = add("cut", cut, "cut a link")
     sub.add_argument("link")
     sub.add_argument("--node", help="only this node's end")
-    sub.add_argument(
-        "--direction", choices=("in", "out"), help="keep the carrier, lose this node's frames in one direction"
-    )
+    sub.add_argument("--direction", choices=("in", "out"), help="keep the carrier, lose this node's frames in one direction")
     add("mend", mend, "undo every cut of a link").add_argument("link")
     sub = add("power", power, "switch a node off or on, freeze or thaw it")
     sub.add_argument("action_", metavar="ACTION", choices=("off", "on", "freeze", "thaw"))

@@ -70,11 +70,7 @@ class PowerController:
 
     def _act(self, record: Fencing) -> tuple[int, str]:
         if record.action in ("monitor", "list"):
-            return (
-                (1, "the power controller is broken")
-                if self.faults.fail
-                else (0, "|".join(f"{name}," for name in self._nodes))
-            )
+            return (1, "the power controller is broken") if self.faults.fail else (0, "|".join(f"{name}," for name in self._nodes))
         node = self._nodes.get(record.target)
         if node is None:
             return 1, f"no machine {record.target!r}"

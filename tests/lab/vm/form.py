@@ -114,9 +114,7 @@ def form(nodes: Mapping[str, Machine], debs: Sequence[Path]) -> None:
             node.run(["dpkg", "-i", *(f"/root/{deb.name}" for deb in debs)], timeout_s=180)
         node.run(["systemctl", "start", "corosync"], timeout_s=60)
         for unit in ("corosync", "pacemaker"):  # `systemctl enable` runs Perl and reloads systemd: half a minute here
-            node.run(
-                ["ln", "-sf", f"/lib/systemd/system/{unit}.service", "/etc/systemd/system/multi-user.target.wants/"]
-            )
+            node.run(["ln", "-sf", f"/lib/systemd/system/{unit}.service", "/etc/systemd/system/multi-user.target.wants/"])
         node.run(["modprobe", "-a", "drbd", "softdog"], timeout_s=60)
         node.run(["drbdadm", "create-md", "--force", RESOURCE], timeout_s=60)
         node.run(["drbdadm", "up", RESOURCE], timeout_s=60)
@@ -127,9 +125,7 @@ def form(nodes: Mapping[str, Machine], debs: Sequence[Path]) -> None:
 
     on_each(nodes, configure)
     first = nodes[NODES[0]]
-    wait_until(
-        "DRBD to connect", lambda: "Connected" in first.run(["drbdadm", "cstate", RESOURCE]).stdout, timeout_s=30
-    )
+    wait_until("DRBD to connect", lambda: "Connected" in first.run(["drbdadm", "cstate", RESOURCE]).stdout, timeout_s=30)
     first.run(["drbdadm", "--", "--clear-bitmap", "new-current-uuid", RESOURCE])
     wait_in_sync(nodes, timeout_s=30)
     progress(f"DRBD is up to date after {time.monotonic() - started:.1f} s")
@@ -189,9 +185,7 @@ def wait_idle(node: Machine, timeout_s: float = 60.0) -> None:
     wait_until("the coordinator to be idle", idle, timeout_s=timeout_s, interval_s=0.2)
 
 
-def adjust_drbd(
-    nodes: Mapping[str, Machine], *, handlers: bool, net: Mapping[str, int], two_primaries: bool = False
-) -> None:
+def adjust_drbd(nodes: Mapping[str, Machine], *, handlers: bool, net: Mapping[str, int], two_primaries: bool = False) -> None:
     """Write the resource file anew on both machines and have DRBD take it over."""
     content = drbd_resource(handlers=handlers, net=net, two_primaries=two_primaries)
 

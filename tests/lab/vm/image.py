@@ -157,9 +157,7 @@ def _apt_options() -> List[str]:
         "Acquire::Check-Date",
         "Acquire::Retries",
     )
-    return [
-        f"--aptopt={line.rstrip(';')}" for line in dump.splitlines() if line.startswith(wanted) and '""' not in line
-    ]
+    return [f"--aptopt={line.rstrip(';')}" for line in dump.splitlines() if line.startswith(wanted) and '""' not in line]
 
 
 # ---- root
@@ -264,9 +262,7 @@ def _build_initrd(target: Path, root_dir: Path) -> None:
         (directory / unit).symlink_to(f"../{unit}")
     listing = subprocess.run(["find", ".", "-print0"], cwd=stage, capture_output=True, check=True).stdout
     with open(target / "initrd.cpio", "wb") as out:
-        subprocess.run(
-            ["cpio", "-0", "-o", "-H", "newc", "-R", "0:0", "--quiet"], cwd=stage, input=listing, stdout=out, check=True
-        )
+        subprocess.run(["cpio", "-0", "-o", "-H", "newc", "-R", "0:0", "--quiet"], cwd=stage, input=listing, stdout=out, check=True)
     shutil.rmtree(stage)
 
 

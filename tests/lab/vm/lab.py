@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -21,6 +22,7 @@ from tests.lab.vm.paths import built_aside, cache_root, digest, exclusive, in_us
 from tests.lab.vm.spawn import NetNamespace
 from tests.lab.vm.writer import WriteLog
 
+RUN_PREFIX = "heartgate-vm-"
 DATA_SIZE = "192M"
 TOOLS = (
     "qemu-system-x86_64",
@@ -46,7 +48,7 @@ class VmLab:
         self._marks: List[TextIO] = []
         self._cuts: Dict[str, Set[Tuple[str, str]]] = {}
         self._filters: Dict[str, List[str]] = {}
-        self._run_dir = Path(tempfile.mkdtemp(prefix="heartgate-vm-"))
+        self._run_dir = new_run_dir()
         self._started = time.monotonic()
         self._namespace = NetNamespace()
         accel = accel_args(built)
@@ -72,9 +74,7 @@ class VmLab:
     # ---- making one
 
     @classmethod
-    def start(
-        cls, debs: Sequence[Path] = (), suite: str = "bookworm", *, formed: bool = True, wait_s: float = 300
-    ) -> VmLab:
+    def start(cls, debs: Sequence[Path] = (), suite: str = "bookworm", *, formed: bool = True, wait_s: float = 300) -> VmLab:
         """Boot two fresh machines; with `formed`, make a cluster of them (about a minute)."""
         check_tools()
         mark = turn(wait_s)
@@ -121,9 +121,7 @@ class VmLab:
     def __enter__(self) -> VmLab:
         return self
 
-    def __exit__(
-        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
+    def __exit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]) -> None:
         self.down()
 
     def down(self) -> None:
@@ -176,9 +174,7 @@ class VmLab:
             for name, node in self.nodes.items():
                 peer = self.nodes[NODES[1 - NODES.index(name)]]
                 for link in LINKS:
-                    dark = (name, "carrier") in self._cuts.get(link, set()) or (
-                        self.carrier_follows_power and not peer.powered()
-                    )
+                    dark = (name, "carrier") in self._cuts.get(link, set()) or (self.carrier_follows_power and not peer.powered())
                     if dark != (link in node.dark_links):
                         node.set_carrier(link, not dark)
 
@@ -220,6 +216,15 @@ class VmLab:
         """DRBD's quick time limits (a loss is noticed within about a second); the saved state has slow ones."""
         with_handlers = bool(self.debs) if handlers is None else handlers
         form.adjust_drbd(self.nodes, handlers=with_handlers, net=form.QUICK_NET, two_primaries=two_primaries)
+
+
+def new_run_dir() -> Path:
+    """Where a lab keeps its overlays and sockets; what labs of processes that are no more have left behind is removed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{RUN_PREFIX}*-*"):
+        owner = path.name[len(RUN_PREFIX) :].split("-")[0]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            shutil.rmtree(path, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{RUN_PREFIX}{os.getpid()}-"))
 
 
 def check_tools() -> None:

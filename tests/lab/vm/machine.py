@@ -243,14 +243,10 @@ class Machine:
 
     def run(self, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: str = "", check: bool = True) -> Result:
         started = time.monotonic()
-        answer = self._ask(
-            {"op": "run", "argv": list(argv), "stdin": stdin, "timeout": timeout_s}, timeout_s, shlex.join(argv)
-        )
+        answer = self._ask({"op": "run", "argv": list(argv), "stdin": stdin, "timeout": timeout_s}, timeout_s, shlex.join(argv))
         result = Result(answer["rc"], answer["out"], answer["err"], time.monotonic() - started)
         if check and result.rc != 0:
-            raise CommandError(
-                f"{self.name}: {shlex.join(argv)} ended with {result.rc}\n{result.stdout}{result.stderr}"
-            )
+            raise CommandError(f"{self.name}: {shlex.join(argv)} ended with {result.rc}\n{result.stdout}{result.stderr}")
         return result
 
     def put(self, path: str, content: str, mode: int = 0o644) -> None:
@@ -269,9 +265,7 @@ class Machine:
             if self._agent_up.is_set() and self.boots and self.boots[-1].boot_id != after:
                 return self.boots[-1]
             if time.monotonic() > deadline:
-                raise LabError(
-                    f"{self.name}: no hello from a new boot within {timeout_s:g} s; console: {self.console()[-500:]}"
-                )
+                raise LabError(f"{self.name}: no hello from a new boot within {timeout_s:g} s; console: {self.console()[-500:]}")
             time.sleep(0.02)
 
     def console(self) -> str:

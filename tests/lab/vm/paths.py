@@ -13,7 +13,10 @@ import time
 from pathlib import Path
 from typing import Iterator, TextIO
 
+from tests.lab.api import LabError
+
 GUEST_DIR = Path(__file__).resolve().parent / "guest"
+BUILD_LIMIT_S = 1200.0
 _STARTED = time.monotonic()
 
 
@@ -41,8 +44,16 @@ def digest(*parts: object) -> str:
 @contextlib.contextmanager
 def exclusive(name: str) -> Iterator[None]:
     """One builder at a time; a second one waits and then finds the work done."""
+    deadline = time.monotonic() + BUILD_LIMIT_S
     with open(cache_root() / f"{name}.lock", "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise LabError(f"another process has been building the {name} for {BUILD_LIMIT_S:g} s") from None
+                time.sleep(0.2)
         yield
 
 

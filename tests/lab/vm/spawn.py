@@ -39,9 +39,7 @@ _spawner: Optional[_Spawner] = None
 _spawner_lock = threading.Lock()
 
 
-def spawn(
-    argv: Sequence[str], *, stdout: Any = subprocess.DEVNULL, stderr: Any = subprocess.DEVNULL
-) -> subprocess.Popen[bytes]:
+def spawn(argv: Sequence[str], *, stdout: Any = subprocess.DEVNULL, stderr: Any = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     """Start a child that the kernel kills when this process ends, however it ends."""
     global _spawner
     with _spawner_lock:
