@@ -15,11 +15,11 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
-from tests.lab.api import LabError, wait_until
+from tests.lab.api import wait_until
 from tests.lab.vm import form, image
 from tests.lab.vm.lab import VmLab, ensure_snapshot
 from tests.lab.vm.machine import NODES, Machine, make_overlay
@@ -45,7 +45,7 @@ class Variant:
         return f"{self.policy}-{self.active}{'-dual' if self.dual else ''}"
 
 
-@lru_cache(maxsize=None)
+@cache
 def package() -> Path:
     """heartgate as a .deb, built from this checkout."""
     target = ROOT / "build" / "heartgate.deb"
@@ -57,13 +57,24 @@ def package() -> Path:
 def restore(variant: Variant = Variant()) -> HaLab:
     """A running cluster of this variant, from its saved state. Three states stand on each other, so that a new package costs
     no new cluster and a new variant no new installation: the bare cluster, heartgate installed, resources made."""
+    built, installed = _installed()
+    recipe = digest(inspect.getsource(cib), inspect.getsource(HaLab.set_up))
+    ready = _derived(built, installed, f"{variant.name}-{recipe}", lambda lab: HaLab(lab, variant).set_up())
+    return HaLab(_restore_from(ready, built), variant)
+
+
+def restore_installed() -> HaLab:
+    """heartgate is installed and its daemons run; no resource is made."""
+    built, installed = _installed()
+    return HaLab(_restore_from(installed, built), Variant())
+
+
+def _installed() -> Tuple[image.Image, Path]:
     built = image.build("bookworm")
     base = ensure_snapshot(built, [], "bookworm")
     content = hashlib.sha256(package().read_bytes()).hexdigest()
-    recipe = inspect.getsource(sys.modules[__name__])
-    installed = _derived(built, base, f"heartgate-{digest(content, recipe)}", lambda lab: _install(lab))
-    ready = _derived(built, installed, variant.name, lambda lab: HaLab(lab, variant).set_up())
-    return HaLab(_restore_from(ready, built), variant)
+    recipe = digest(content, inspect.getsource(_install))
+    return built, _derived(built, base, f"heartgate-{recipe}", _install)
 
 
 def _derived(built: image.Image, parent: Path, name: str, job: Callable[[VmLab], None]) -> Path:
@@ -108,6 +119,7 @@ def _install(lab: VmLab) -> None:
     deb = package()
 
     def install(node: Machine) -> None:
+        node.put("/etc/systemd/system/heartgated.service.d/emulated.conf", "[Service]\nWatchdogSec=20s\n")
         node.put_bytes("/root/heartgate.deb", deb.read_bytes())
         node.run(["dpkg", "-i", "/root/heartgate.deb"], timeout_s=400)
         active = ["systemctl", "is-active", "heartgated"]
@@ -177,7 +189,10 @@ class HaLab:
 
     def guard_parameters(self) -> Dict[str, str]:
         flush = {} if self.variant.dual else {"flush": f"filesystem:{MOUNT}"}
-        return {"device": "r0", "priorities": PRIORITIES, "policy": self.variant.policy, **flush}
+        # Everything takes some twenty times longer in an emulated machine, a boot storm more: the default would have a busy
+        # node fenced for being slow.
+        slow = {"confirm_timeout": "60"}
+        return {"device": "r0", "priorities": PRIORITIES, "policy": self.variant.policy, **slow, **flush}
 
     def load(self, node: Machine) -> None:
         """Resources and constraints into the CIB, beside what is there."""

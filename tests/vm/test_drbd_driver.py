@@ -13,6 +13,7 @@ from typing import Any, Dict, Iterator
 import pytest
 
 from tests.lab.api import Node, wait_until
+from tests.lab.vm import form
 from tests.lab.vm.lab import VmLab
 
 pytestmark = pytest.mark.vm
@@ -116,7 +117,8 @@ def digest(node: Node) -> str:
 @pytest.fixture()
 def lab() -> Iterator[VmLab]:
     with VmLab.restore() as started:
-        started.quick_drbd(handlers=True)
+        # Not the quick time limits: on a loaded host they lose the connection by themselves.
+        form.adjust_drbd(started.nodes, handlers=True, net=form.SAVED_NET)
         for node in started.nodes.values():
             install(node)
             code(node, 1)
@@ -125,6 +127,7 @@ def lab() -> Iterator[VmLab]:
 
 
 def promote_and_write(node: Node) -> None:
+    await_facts(node, link="up", disk="uptodate")
     node.run(["drbdadm", "primary", "r0"])
     node.run(["sh", "-c", "mkfs.ext4 -q /dev/drbd0 && mount /dev/drbd0 /mnt"], timeout_s=60)
     background(node, "writer.py")

@@ -9,7 +9,7 @@ from typing import Iterator
 import pytest
 
 from tests.lab.api import LabError, wait_until
-from tests.lab.vm.form import RESOURCE
+from tests.lab.vm.form import RESOURCE, SAVED_NET, adjust_drbd
 from tests.lab.vm.lab import VmLab
 from tests.lab.vm.machine import Machine
 
@@ -202,8 +202,12 @@ def test_writer_on_a_range_of_a_device_and_a_loss_is_found(pair: VmLab) -> None:
 
 def test_writer_follows_the_service_and_nothing_acknowledged_is_lost(pair: VmLab) -> None:
     """Stock agents: the active node's power is cut, the cluster fences it, the other goes on with every record."""
-    pair.quick_drbd()
     first, other = pair.nodes["nodea"], pair.nodes["nodeb"]
+    for node in pair.nodes.values():  # the stock handlers, where the resource file expects heartgate's
+        node.run(["mkdir", "-p", "/usr/lib/heartgate"])
+        node.run(["ln", "-s", "/usr/lib/drbd/crm-fence-peer.9.sh", "/usr/lib/heartgate/drbd-fence-peer"])
+        node.run(["ln", "-s", "/usr/lib/drbd/crm-unfence-peer.9.sh", "/usr/lib/heartgate/drbd-unfence-peer"])
+    adjust_drbd(pair.nodes, handlers=True, net=SAVED_NET)
     first.run(["drbdadm", "primary", RESOURCE])
     first.run(["mkfs.ext4", "-q", "/dev/drbd0"], timeout_s=60)
     first.run(["drbdadm", "secondary", RESOURCE])
@@ -216,7 +220,7 @@ def test_writer_follows_the_service_and_nothing_acknowledged_is_lost(pair: VmLab
     standby = "nodeb" if active == "nodea" else "nodea"
     cut_at = time.monotonic()
     pair.nodes[active].power_off()
-    pair.writes.wait_acks(20, node=standby, since=cut_at, timeout_s=90)
+    pair.writes.wait_acks(20, node=standby, since=cut_at, timeout_s=240)
     copy = pair.writes.verify(standby, "/srv/log")
     assert copy.missing == set() and copy.damaged == 0
     assert pair.writes.longest_pause(since=cut_at) > 1
