@@ -109,9 +109,7 @@ def last(node: Node, path: str) -> int:
 
 def digest(node: Node) -> str:
     # Past the page cache: DRBD writes to the disk below it.
-    return node.run(
-        ["sh", "-c", "dd if=/dev/vdb bs=1M count=128 iflag=direct 2>/dev/null | sha1sum"], timeout_s=60
-    ).stdout
+    return node.run(["sh", "-c", "dd if=/dev/vdb bs=1M count=128 iflag=direct 2>/dev/null | sha1sum"], timeout_s=60).stdout
 
 
 @pytest.fixture()
@@ -174,9 +172,7 @@ def test_the_mark_is_lifted_and_promotion_still_asks(lab: VmLab) -> None:
     assert node.run(["drbdadm", "primary", "r0"], check=False).rc != 0  # the handler says 1
     code(node, 7)
     node.run(["drbdadm", "primary", "r0"])
-    seen = wait_until(
-        "a new generation", lambda: facts(node) if generation in facts(node)["ancestors"] else None, timeout_s=20
-    )
+    seen = wait_until("a new generation", lambda: facts(node) if generation in facts(node)["ancestors"] else None, timeout_s=20)
     assert seen["generation"] not in ("", generation) and seen["role"] == "primary"
     lab.mend("sync0")
     lab.wait_in_sync(120)
