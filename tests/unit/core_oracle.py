@@ -72,6 +72,8 @@ def verdict(policy: Rank, priorities: Mapping[str, int], messages: Messages) -> 
         candidates = [n for n in claiming if messages[n].disk == Disk.UPTODATE]
         if candidates:
             return "split", best_set(messages, rank_order(policy, priorities, messages, candidates))
+        if {messages[n].standing for n in claiming} != {Standing.DECIDING}:
+            return None
     return _meeting(policy, priorities, messages)
 
 
@@ -113,7 +115,10 @@ def _readable(message: Any) -> bool:
 
 
 def _lacks_nothing(mine: Any, theirs: Any) -> bool:
-    """Their replica cannot hold a write that mine lacks: by the generations, or by both records (epoch 0: none)."""
+    """Their replica cannot hold a write that mine lacks: by the generations, or by both records (epoch 0: none). Never when
+    it is not known what theirs holds, nor when they went on without mine."""
+    if theirs.disk == Disk.UNKNOWN or mine.sender not in theirs.in_sync:
+        return False
     if _readable(theirs) and mine.generation != "" and theirs.generation != "":
         return bool(theirs.generation in (mine.generation, *mine.ancestors))
     return bool(mine.epoch > 0 and theirs.epoch > 0)

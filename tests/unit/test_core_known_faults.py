@@ -1,4 +1,4 @@
-"""Faults found in the core by its tests and not mended yet. `strict`: a mended one fails until its mark goes."""
+"""Faults that these tests found in the core. A mark `xfail(strict=True)`: not mended yet; the others stay as tests."""
 
 from __future__ import annotations
 
@@ -69,18 +69,13 @@ def test_chain_of_three_comes_to_a_verdict() -> None:
     assert cluster.nodes["nodea"].state.record.standing is Standing.SOLO
 
 
-LEFT_OUT = (
-    "of three, two that were solo together boot unproven; the meeting then may choose the third: 'nobody is solo' "
-)
-
-
 @pytest.mark.req("A10")
 @pytest.mark.parametrize(
     "facts", ["disk=consistent gen=", "disk=absent gen="], ids=["no-generations", "replication-not-up-yet"]
 )
-@pytest.mark.xfail(strict=True, reason=LEFT_OUT + "does not mean that nobody was (I2: nodec lacks what the two wrote)")
 def test_meeting_never_chooses_who_was_left_out(facts: str) -> None:
-    """nodea and nodeb served without nodec under epoch 5, then both lose power."""
+    """nodea and nodeb served without nodec under epoch 5, then both lose power: that nobody is solo now does not mean that
+    nobody was."""
     cluster, _ = play(
         f"""
         cluster nodec=1 nodea=2 nodeb=3
@@ -100,11 +95,6 @@ def test_meeting_never_chooses_who_was_left_out(facts: str) -> None:
     assert cluster.nodes["nodec"].state.record.standing is Standing.BLOCKED
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="disk=unknown of the other replica counts as 'has no write that this one lacks' (verdict._newest): it is "
-    "read as none, and an outdated or merely consistent copy is chosen over one that was up to date a moment ago (I2)",
-)
 def test_unknown_data_is_not_no_data() -> None:
     """nodea's disk failed while in sync, so nodeb wrote alone (generation g2); nodea's disk is attached again, the sync
     link is cut, and the source of nodeb's facts dies before nodea has been resynced."""
@@ -132,11 +122,6 @@ def test_unknown_data_is_not_no_data() -> None:
     assert cluster.nodes["nodea"].state.record.standing is not Standing.SOLO
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="without a candidate in a split, plan() falls through to the meeting although nodea may serve (synced): the "
-    "plan is only kept from harm because nodea does not agree to block while it serves",
-)
 def test_no_meeting_while_somebody_may_serve() -> None:
     def said(node: str, standing: Standing, disk: Disk, peer: LinkReport) -> Message:
         return Message("data", node, "run", standing, 1, ("nodea", "nodeb"), disk, Role.SECONDARY, "", (), (peer,))

@@ -78,8 +78,8 @@ def plan(config: Config, messages: Mapping[str, Message]) -> Optional[Plan]:
         current = {n: m for n, m in current.items() if m.epoch == newest}
         if any(m.standing is Standing.DECIDING for m in current.values()):
             split = _split(config, messages, current)
-            if split is not None:
-                return split
+            if split is not None or any(m.standing in SERVING for m in current.values()):
+                return split  # as long as somebody may serve there is nothing to meet about
         else:
             return _reunion(config, messages, current)
     if "meeting" in config.omitted_rules:
@@ -136,7 +136,9 @@ def _newest(messages: Mapping[str, Message], node: str) -> bool:
     """Nobody here can have a write that this node's replica lacks.
 
     With every record intact that follows from nobody being solo. Where a record was lost (epoch 0), the generations
-    must prove it; and where both generations are known, they are believed before anything else.
+    must prove it; and where both generations are known, they are believed before anything else. Not known is not
+    "none": as long as somebody cannot say what its disk holds, there is no newest. Nor is it one that others have once
+    gone on without.
     """
     mine = messages[node]
     if mine.disk not in HAS_DATA:
@@ -144,6 +146,8 @@ def _newest(messages: Mapping[str, Message], node: str) -> bool:
     for other, theirs in messages.items():
         if other == node:
             continue
+        if theirs.disk is Disk.UNKNOWN or node not in theirs.in_sync:
+            return False
         if mine.generation and theirs.generation and theirs.disk in HAS_DATA:
             if theirs.generation != mine.generation and theirs.generation not in mine.ancestors:
                 return False
