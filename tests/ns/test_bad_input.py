@@ -81,7 +81,8 @@ def test_garbage_on_the_control_socket_and_in_the_group(cluster: NsCluster) -> N
     node = cluster.nodes["nodea"]
     program = (
         "import socket\n"
-        "for data in (b'', b'\\n', b'garbage\\n', b'{}\\n', b'[1]\\n', b'\\x00' * 5000 + b'\\n', b'{\"op\": 1}\\n', b'x' * 300000):\n"
+        "lines = (b'', b'\\n', b'garbage\\n', b'{}\\n', b'[1]\\n', b'\\x00' * 5000 + b'\\n', b'{\"op\": 1}\\n', b'x' * 300000)\n"
+        "for data in lines:\n"
         "    s = socket.socket(socket.AF_UNIX); s.connect('/run/heartgate/control.sock'); s.settimeout(3)\n"
         "    try:\n        s.sendall(data); s.shutdown(1); print(s.recv(200))\n    except OSError as e: print(e)\n"
     )

@@ -47,7 +47,7 @@ def test_pcs_resource_create(bare: HaLab) -> None:
 def test_crm_configure(bare: HaLab) -> None:
     node = bare.nodes["nodea"]
     lines = [
-        f'primitive guard ocf:heartgate:replica-guard params device=r0 priorities="{PRIORITIES}" op monitor interval=10s timeout=60s',
+        f'primitive guard ocf:heartgate:replica-guard params device=r0 priorities="{PRIORITIES}"',
         "clone guard-clone guard",
     ]
     node.put("/root/guard.crm", "\n".join(lines) + "\n")

@@ -53,7 +53,7 @@ def monitor() -> int:
 
 def _is_probe() -> bool:
     """Pacemaker asks what runs; that nothing does is the ordinary state."""
-    return os.environ.get("OCF_RESKEY_CRM_meta_interval", "0") == "0"
+    return os.environ.get("OCF_RESKEY_CRM_meta_interval", "0") == "0"  # noqa: SIM112 - the name is OCF's
 
 
 def _asked_patiently(line: bytes) -> bytes:
