@@ -248,8 +248,8 @@ class HaLab:
     def journal(self, node: str, lines: int = 80) -> str:
         """What heartgate and the kernel wrote there: for a failed test."""
         show = ["journalctl", "-o", "short-monotonic", "--no-pager", "-n", str(lines)]
-        chosen = ["-t", "heartgated", "-t", "heartgate", "-t", "drbd-fence-peer", "_TRANSPORT=kernel"]
-        return self.nodes[node].run([*show, *chosen], check=False, timeout_s=30).stdout
+        chosen = ["_SYSTEMD_UNIT=heartgated.service", "+", "_TRANSPORT=kernel"]
+        return str(self.nodes[node].run([*show, *chosen], check=False, timeout_s=30).stdout)
 
     # --- judging
 

@@ -137,7 +137,11 @@ class WriteLog:
             time.sleep(0.02)
 
     def verify(self, node: str, path: str, *, writer: str = "w0", timeout_s: float = 120.0) -> Verification:
-        """Compare with a copy: a file, or a whole block device (`/dev/vdb`, below DRBD, can be read at any time)."""
+        """Compare with a copy: a file, or a whole block device (`/dev/vdb`, below DRBD, can be read at any time).
+
+        What counts is what was acknowledged before the reading began: the writer may go on meanwhile.
+        """
+        acknowledged = self.acknowledged(writer)
         found: Dict[Tuple[str, str], Set[int]] = defaultdict(set)
         damaged = 0
         for line in self._nodes[node].run([READER, path], timeout_s=timeout_s).stdout.splitlines():
@@ -146,7 +150,6 @@ class WriteLog:
                 damaged = int(words[1])
             else:
                 found[words[0], words[1]].update(range(int(words[2]), int(words[3]) + 1))
-        acknowledged = self.acknowledged(writer)
         missing = {(run, seq) for run, seq in acknowledged if seq not in found.get((writer, run), ())}
         present = sum(len(sequences) for (name, _), sequences in found.items() if name == writer)
         return Verification(len(acknowledged), present, damaged, missing)
