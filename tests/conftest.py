@@ -15,7 +15,17 @@ ORDER = ("unit", "ns", "vm")
 _results: Dict[str, Dict[str, Any]] = {}
 
 
-def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the tests marked slow too")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
+    if not config.getoption("--all"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: ./run test --all"))
+
     def place(item: pytest.Item) -> int:
         parts = Path(str(item.fspath)).parts
         return next((i for i, name in enumerate(ORDER) if name in parts), len(ORDER))

@@ -26,6 +26,8 @@ class NsCluster:
     def set_up(self, *, policy: str = "priority", active: str = "nodea", service: bool = True, **guard: str) -> None:
         """Resources by pcs; returns when both are synced and the writer writes on `active`."""
         host.configure(self.lab)
+        for node in self.nodes.values():  # an attribute lives as long as the node does; the test before this one set it
+            node.run(["attrd_updater", "-n", "heartgate-r0", "-D"], check=False)
         parameters = {"priorities": "nodea:1 nodeb:2", "policy": policy, **guard}
         create = ["pcs", "resource", "create", "guard", "ocf:heartgate:replica-guard", "device=r0", "driver=exec",
                   f"exec_program={DRIVER}", *(f"{n}={v}" for n, v in parameters.items()), "clone"]  # fmt: skip
