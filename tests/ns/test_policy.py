@@ -92,7 +92,7 @@ def test_a_flapping_link(cluster: NsCluster) -> None:
 @pytest.mark.req("A3", "A11", "E1")
 @pytest.mark.parametrize("node", NODES)
 @pytest.mark.parametrize("signal", ["KILL", "STOP"])
-@pytest.mark.parametrize("moment_s", [-0.3, 0.0, 0.4, 0.9])
+@pytest.mark.parametrize("moment_s", [-0.3, 0.4])
 def test_a_daemon_dies_or_stops(cluster: NsCluster, node: str, signal: str, moment_s: float) -> None:
     """Around the loss, and between loss and verdict: it is started again, asks anew, and nobody is fenced."""
     cluster.set_up()

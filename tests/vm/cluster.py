@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import inspect
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,10 @@ def package() -> Path:
     """heartgate as a .deb, built from this checkout."""
     target = ROOT / "build" / "heartgate.deb"
     target.parent.mkdir(exist_ok=True)
-    subprocess.run([sys.executable, str(ROOT / "packaging" / "build-deb"), str(target)], check=True, stdout=2)
+    # One date for all: the saved states are found by the package's content, and a commit changes its default date.
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1767225600"}
+    command = [sys.executable, str(ROOT / "packaging" / "build-deb"), str(target)]
+    subprocess.run(command, check=True, stdout=2, env=environment)
     return target
 
 
@@ -228,14 +232,14 @@ class HaLab:
     def standings(self) -> Dict[str, str]:
         return {name: self.standing(name) for name in NODES}
 
-    def wait_standing(self, node: str, *standings: str, timeout_s: float = 30.0) -> str:
+    def wait_standing(self, node: str, *standings: str, timeout_s: float = 90.0) -> str:
         def reached() -> Optional[str]:
             now = self.standing(node)
             return now if now in standings else None
 
         return wait_until(f"{node} to be {' or '.join(standings)}", reached, timeout_s=timeout_s, interval_s=0.3)
 
-    def wait_healed(self, timeout_s: float = 90.0) -> None:
+    def wait_healed(self, timeout_s: float = 180.0) -> None:
         """Both synced again, without a person."""
         deadline = time.monotonic() + timeout_s
         for node in NODES:

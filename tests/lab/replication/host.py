@@ -55,9 +55,10 @@ def dump(node: NsNode, resource: str = "r0") -> Dict[int, str]:
 
 
 def missing(lab: NsLab, node: str, resource: str = "r0") -> List[Record]:
-    """Acknowledged records that this node's copy does not hold (or holds with another content)."""
+    """Records acknowledged before the copy is read that it does not hold (or holds with another content)."""
+    promised = [record for record in lab.records if record.resource == resource]
     copy = dump(lab.nodes[node], resource)
-    return [record for record in lab.records if record.resource == resource and copy.get(record.number) != record.value]
+    return [record for record in promised if copy.get(record.number) != record.value]
 
 
 def longest_pause_s(lab: NsLab, resource: str = "r0", *, since_s: float = 0.0,
