@@ -10,15 +10,13 @@ from tests.lab.api import LabError
 from tests.vm.cluster import HaLab, Variant, restore
 
 
-# An emulated machine needs a minute for each of these; the rest runs with --all.
-ORDINARY = frozenset({
-    "test_active_on_the_higher_priority_goes_on_and_heals",
-})  # fmt: skip
+# Emulated machines need a minute or more for each of these, so they run with --all. Tests named here are in the ordinary run.
+ORDINARY: frozenset[str] = frozenset()
 
 
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
     for item in items:
-        if "vm" in item.path.parent.name and getattr(item, "originalname", item.name) not in ORDINARY:
+        if item.path.parent.name == "vm" and getattr(item, "originalname", item.name) not in ORDINARY:
             item.add_marker(pytest.mark.slow)
 
 
