@@ -9,7 +9,6 @@ import pytest
 from tests.lab.api import LabError
 from tests.vm.cluster import HaLab, Variant, restore
 
-
 # Emulated machines need a minute or more for each of these, so they run with --all. Tests named here are in the ordinary run.
 ORDINARY: frozenset[str] = frozenset()
 
