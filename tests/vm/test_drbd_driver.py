@@ -19,8 +19,9 @@ from tests.lab.vm.lab import VmLab
 pytestmark = pytest.mark.vm
 LIBRARY = Path(__file__).resolve().parents[2] / "lib"
 HANDLER = """#!/bin/sh
-echo called >> /run/test-handler.log
-exit $(cat /run/test-handler-code 2>/dev/null || echo 1)
+code=$(cat /run/test-handler-code 2>/dev/null || echo 1)
+echo $code >> /run/test-handler.log
+exit $code
 """
 PROGRAM = """
 import json, os, sys, threading, time, select
@@ -183,6 +184,8 @@ def test_the_kernel_asks_again(lab: VmLab) -> None:
     promote_and_write(node)
     lab.cut("sync0")
     await_facts(node, frozen=True, link="down")
+    answered = ["grep", "-q", "1", "/run/test-handler.log"]
+    wait_until("the first answer", lambda: node.run(answered, check=False).rc == 0, timeout_s=30)
     code(node, 4)
     assert operate(node, "rehandle") == [True, "thawed"]
     before = last(node, "/run/test-acknowledged")
