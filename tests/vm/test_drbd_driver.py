@@ -155,7 +155,7 @@ def test_a_blocked_primary_is_released_without_losing_an_acknowledged_write(lab:
     assert last(winner, "/mnt/log") >= acknowledged
     winner.run(["dd", "if=/dev/urandom", "of=/mnt/more", "bs=1M", "count=3", "oflag=dsync"])
     lab.mend("sync0")
-    lab.wait_in_sync(120)
+    lab.wait_in_sync(400)
     winner.run(["umount", "/mnt"])
     assert digest(loser) == digest(winner)
     mine = await_facts(loser, disk="uptodate", link="up")
@@ -176,7 +176,7 @@ def test_the_mark_is_lifted_and_promotion_still_asks(lab: VmLab) -> None:
     seen = wait_until("a new generation", lambda: facts(node) if generation in facts(node)["ancestors"] else None, timeout_s=20)
     assert seen["generation"] not in ("", generation) and seen["role"] == "primary"
     lab.mend("sync0")
-    lab.wait_in_sync(120)
+    lab.wait_in_sync(400)
 
 
 def test_the_kernel_asks_again(lab: VmLab) -> None:
@@ -191,7 +191,7 @@ def test_the_kernel_asks_again(lab: VmLab) -> None:
     before = last(node, "/run/test-acknowledged")
     wait_until("writes go on", lambda: last(node, "/run/test-acknowledged") > before, timeout_s=20)
     lab.mend("sync0")
-    lab.wait_in_sync(120)
+    lab.wait_in_sync(400)
 
 
 def test_facts_stay_right_over_many_losses(lab: VmLab) -> None:
