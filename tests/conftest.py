@@ -41,7 +41,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if not ids:
         return
     known = _results.setdefault(item.nodeid, {"reqs": ids, "outcome": "none"})
-    if report.failed:
+    if report.failed or hasattr(report, "wasxfail"):  # a known fault is a fault: the requirement does not count as met
         known["outcome"] = "fail"
     elif report.when == "call" and known["outcome"] != "fail":
         known["outcome"] = "none" if report.skipped else "pass"

@@ -286,7 +286,7 @@ def test_drop_is_tried_again_only_while_it_makes_sense(
     assert driver.calls.count("drop nodeb") == 3, "that connection is down already"
 
 
-@pytest.mark.req("E1", "E6")
+@pytest.mark.req("E1")
 def test_a_recorded_verdict_can_be_replayed(bench: Bench, guard: Guard, monkeypatch: Any) -> None:
     guard.handle(ReplicaChanged(ALONE))
     store = bench.daemon.services.store

@@ -6,7 +6,6 @@ variant (policy, active node) is made once and kept as a saved state.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import inspect
 import json
@@ -23,7 +22,7 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 from tests.lab.api import wait_until
 from tests.lab.vm import form, image
 from tests.lab.vm.lab import VmLab, ensure_snapshot
-from tests.lab.vm.machine import NODES, Machine, make_overlay
+from tests.lab.vm.machine import NODES, Machine
 from tests.lab.vm.paths import built_aside, digest, exclusive, progress
 from tests.vm import cib
 
@@ -64,13 +63,13 @@ def restore(variant: Variant = Variant()) -> HaLab:
     built, installed = _installed()
     recipe = digest(inspect.getsource(cib), inspect.getsource(HaLab.set_up))
     ready = _derived(built, installed, f"{variant.name}-{recipe}", lambda lab: HaLab(lab, variant).set_up())
-    return HaLab(_restore_from(ready, built), variant)
+    return HaLab(VmLab.restore_from(ready, built, [package()]), variant)
 
 
 def restore_installed() -> HaLab:
     """heartgate is installed and its daemons run; no resource is made."""
     built, installed = _installed()
-    return HaLab(_restore_from(installed, built), Variant())
+    return HaLab(VmLab.restore_from(installed, built, [package()]), Variant())
 
 
 def _installed() -> Tuple[image.Image, Path]:
@@ -87,35 +86,14 @@ def _derived(built: image.Image, parent: Path, name: str, job: Callable[[VmLab],
     with exclusive("derived"):
         if not saved.is_dir():
             progress(f"preparing {name} (once)")
-            with built_aside(saved) as aside, contextlib.closing(_Closing(_restore_from(parent, built))) as closing:
-                job(closing.lab)
-                _save(closing.lab, aside)
+            with built_aside(saved) as aside, VmLab.restore_from(parent, built, [package()]) as lab:
+                job(lab)
+                lab.save_into(aside)
             for old in parent.glob("heartgate-*") if name.startswith("heartgate-") else ():
                 if old != saved:
                     shutil.rmtree(old, ignore_errors=True)
             progress(f"{name} is saved")
     return saved
-
-
-@dataclass
-class _Closing:
-    lab: VmLab
-
-    def close(self) -> None:
-        self.lab.down()
-
-
-def _save(lab: VmLab, aside: Path) -> None:
-    for node in lab.nodes.values():
-        node.freeze()
-    wall_clock = time.time()
-    for node in lab.nodes.values():
-        node.save(aside / f"{node.name}.state")
-    for node in lab.nodes.values():
-        node.power_off()
-        shutil.copyfile(node.os_disk, aside / node.os_disk.name)
-        shutil.copyfile(node.data_disk, aside / node.data_disk.name)
-    (aside / "facts.json").write_text(json.dumps({"wall_clock": wall_clock}))
 
 
 def _install(lab: VmLab) -> None:
@@ -131,24 +109,6 @@ def _install(lab: VmLab) -> None:
 
     form.on_each(lab.nodes, install)
     form.adjust_drbd(lab.nodes, handlers=True, net=form.SAVED_NET)
-
-
-def _restore_from(saved: Path, built: image.Image) -> VmLab:
-    facts = json.loads((saved / "facts.json").read_text())
-    lab = VmLab(built, [package()], facts["wall_clock"])
-    try:
-        for node in lab.nodes.values():
-            make_overlay(node.os_disk, saved / node.os_disk.name)
-            make_overlay(node.data_disk, saved / node.data_disk.name)
-        form.on_each(lab.nodes, lambda node: node.start(saved / f"{node.name}.state"))
-        form.on_each(lab.nodes, Machine.resume)
-        for node in lab.nodes.values():
-            node.ask_hello()
-            node.wait_boot(timeout_s=20)
-    except BaseException:
-        lab.down()
-        raise
-    return lab
 
 
 class HaLab:

@@ -29,8 +29,6 @@ from heartgate.core.model import (
 )
 from heartgate.core.rules import STAY
 
-ORDERLY = (Persist,)
-
 
 def check_local(config: Config, before: Optional[State], after: State, actions: Iterable[Action]) -> Tuple[str, ...]:
     """Ids of the invariants that this step would break, with a short reason each; empty when it may be carried out.
@@ -44,7 +42,7 @@ def check_local(config: Config, before: Optional[State], after: State, actions: 
         broken.extend(_block_kept(before.record, after))
         if after.record.epoch < before.record.epoch:
             broken.append(f"I3 epoch went back from {before.record.epoch} to {after.record.epoch}")
-        if before.record != after.record and not (done and isinstance(done[0], ORDERLY)):
+        if before.record != after.record and not (done and isinstance(done[0], Persist)):
             broken.append("I6 the record is not persisted before its effects")
     broken.extend(_thaws(config, after, done))
     return tuple(broken)

@@ -101,9 +101,15 @@ class VmLab:
         built = image.build(suite)
         saved = ensure_snapshot(built, [Path(deb) for deb in debs], suite)
         mark = in_use(saved)
+        lab = cls.restore_from(saved, built, debs)
+        lab._marks += [mark, my_turn]
+        return lab
+
+    @classmethod
+    def restore_from(cls, saved: Path, built: image.Image, debs: Sequence[Path] = ()) -> VmLab:
+        """Two running machines from a directory that `save_into` filled."""
         facts = json.loads((saved / "facts.json").read_text())
         lab = cls(built, debs, facts["wall_clock"])
-        lab._marks += [mark, my_turn]
         try:
             for node in lab.nodes.values():
                 make_overlay(node.os_disk, saved / node.os_disk.name)
@@ -117,6 +123,19 @@ class VmLab:
             lab.down()
             raise
         return lab
+
+    def save_into(self, directory: Path) -> None:
+        """Keep both machines as they are now; they are switched off by that."""
+        for node in self.nodes.values():
+            node.freeze()
+        wall_clock = time.time()
+        for node in self.nodes.values():
+            node.save(directory / f"{node.name}.state")
+        for node in self.nodes.values():
+            node.power_off()
+            shutil.copyfile(node.os_disk, directory / node.os_disk.name)
+            shutil.copyfile(node.data_disk, directory / node.data_disk.name)
+        (directory / "facts.json").write_text(json.dumps({"wall_clock": wall_clock}))
 
     def __enter__(self) -> VmLab:
         return self
@@ -250,14 +269,5 @@ def ensure_snapshot(built: image.Image, debs: Sequence[Path], suite: str) -> Pat
 
 def _form_into(aside: Path, debs: Sequence[Path], suite: str) -> None:
     with VmLab.start(debs, suite, wait_s=0) as lab:
-        for node in lab.nodes.values():
-            node.freeze()
-        wall_clock = time.time()
-        for node in lab.nodes.values():
-            node.save(aside / f"{node.name}.state")
-        for node in lab.nodes.values():
-            node.power_off()
-            shutil.copyfile(node.os_disk, aside / node.os_disk.name)
-            shutil.copyfile(node.data_disk, aside / node.data_disk.name)
-    (aside / "facts.json").write_text(json.dumps({"wall_clock": wall_clock}))
+        lab.save_into(aside)
     progress("cluster saved")
