@@ -1,17 +1,18 @@
 """Replication that is not DRBD: an executable that speaks a small protocol (version 1).
 
-    PROGRAM describe RESOURCE          prints {"protocol": 1, "resource": R, "peers": [NODE...], "device": PATH|null,
-    "can_freeze": true} PROGRAM watch RESOURCE             prints one JSON object a line, the first at once, each of
-    them complete:
-        {"disk": "uptodate|consistent|outdated|inconsistent|diskless|absent|unknown", "role":
-        "primary|secondary|unknown",
-         "frozen": true|false|null, "generation": STRING|null, "ancestors": [STRING...] (may be left out),
+    PROGRAM describe RESOURCE     prints {"protocol": 1, "resource": R, "peers": [NODE...], "device": PATH|null,
+                                  "can_freeze": true}
+    PROGRAM watch RESOURCE        prints one JSON object a line, the first at once, each of them complete:
+        {"disk": "uptodate|consistent|outdated|inconsistent|diskless|absent|unknown",
+         "role": "primary|secondary|unknown", "frozen": true|false|null,
+         "generation": STRING|null, "ancestors": [STRING...] (may be left out),
          "peers": {NODE: {"link": "up|down|unknown", "connection": N, "disk": WORD, "out_of_sync_bytes": N|null}}}
-    PROGRAM block RESOURCE             0 only when it is certain that nothing can be completed here; prints {"how":
-    WORD} PROGRAM unblock RESOURCE           the copy was chosen to serve: lift the persistent mark
-    PROGRAM disconnect RESOURCE        lose the connection to HEARTGATE_PEER now; it may come back by itself
-    PROGRAM thaw RESOURCE              the verdict allows this node to go on alone
-    PROGRAM release RESOURCE           blocked, primary and frozen: end the users, then make I/O fail, in this order
+    PROGRAM block RESOURCE        0 only when it is certain that nothing can be completed here; prints {"how": WORD}. On
+                                  a secondary the mark persists until its peer has brought it up to date, or `unblock`
+    PROGRAM unblock RESOURCE      the copy was chosen to serve: lift the persistent mark
+    PROGRAM disconnect RESOURCE   lose the connection to HEARTGATE_PEER now; it may come back by itself
+    PROGRAM thaw RESOURCE         the verdict allows this node to go on alone
+    PROGRAM release RESOURCE      blocked, primary and frozen: end the users, then make I/O fail, in this order
 
 The environment is PATH, LC_ALL, HEARTGATE_NODE and, for disconnect, HEARTGATE_PEER. `connection` is an integer of the
 program's choice that no other connection to that peer has during one boot of the node. An unreadable line, a word that

@@ -313,8 +313,11 @@ def _exit_code(config: Config, state: State, peer: str) -> Optional[int]:
         return STAY
     if record.standing is Standing.UNPROVEN:
         return STAY if replica.role is Role.SECONDARY else None
-    if record.standing not in SERVING or peer in record.in_sync:
+    if record.standing not in SERVING:
         return None
+    if peer in record.in_sync:
+        # A call for a loss that is over: DRBD goes on by itself and only logs the code. Never 4: the peer is not outdated.
+        return STAY if replica.peer(peer).link is Link.UP and not lost(config, state, peer) else None
     if replica.disk not in (Disk.UPTODATE, Disk.CONSISTENT):
         return None
     proof = proof_of(record, peer)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple, Un
 from heartgate import __version__
 from heartgate.adapters.base import AdapterError
 from heartgate.core.codec import is_name
-from heartgate.core.model import UNKNOWN_REPLICA, HandlerCalled, HandlerGone, Record
+from heartgate.core.model import UNKNOWN_REPLICA, HandlerCalled, HandlerGone, Link, Record
 from heartgate.daemon import status
 from heartgate.daemon.control import Client
 from heartgate.daemon.guard import Guard
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 REGISTER_S = 60.0
 FACTS_S = 15.0
 FACTS_POLL_S = 0.05
+LOSS_NEWS_S = 1.0  # the kernel tells of a loss before it calls handlers; this long for that news to be read here
 STAY_FROZEN = 1
 GUARDED, FAILED, NOT_GUARDED = 0, 1, 7  # as the agent's monitor returns them
 
@@ -178,7 +179,19 @@ class Requests:
         self.waiting[handler] = Waiting(client, guard.device)
         client.gone = lambda: self._handler_gone(handler)
         self._daemon.services.journal.send("handler", f"{device}: fence-peer handler asks about {peer}", device=device)
-        guard.handle(HandlerCalled(handler, peer))
+        self._when_loss_is_known(guard, HandlerCalled(handler, peer), LOSS_NEWS_S)
+
+    def _when_loss_is_known(self, guard: Guard, called: HandlerCalled, left_s: float) -> None:
+        """A call that overtakes the news of its loss would be taken for one about a loss that is over."""
+        waiting = self.waiting.get(called.handler)
+        if waiting is None or not waiting.client.open:
+            return
+        if left_s > 0 and guard.state.replica.peer(called.peer).link is Link.UP:
+            self._daemon.loop.after(
+                FACTS_POLL_S, lambda: self._when_loss_is_known(guard, called, left_s - FACTS_POLL_S)
+            )
+            return
+        guard.handle(called)
 
     def answer_handler(self, handler: str, code: int, reason: str) -> None:
         waiting = self.waiting.get(handler)

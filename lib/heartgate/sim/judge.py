@@ -72,6 +72,8 @@ def judge_rest(world: World) -> None:
         if kernel.role is Role.PRIMARY and kernel.frozen:
             what = "may serve but stays frozen" if me in serving else "may not serve, and is never released"
             raise Broken(f"liveness: {NAMES[me]} {what} ({standings(world)})")
+        if kernel.call:
+            raise Broken(f"liveness: a handler waits for ever on {NAMES[me]} ({standings(world)})")
 
 
 def _may_serve(node: Node) -> bool:

@@ -255,9 +255,15 @@ class Replica:
         self.store.dirty.clear()
         self.take(joined(self.copy()))
         if self.state["disk"] == "outdated" and theirs.disk == "uptodate":
-            self.state.update(disk="uptodate", outdated_by_block=False)
+            self.brought_up_to_date()
         if theirs.disk == "outdated" and self.state["disk"] == "uptodate":
             self.peer_disk = "uptodate"
+
+    def brought_up_to_date(self) -> None:
+        """By the peer: that ends the mark which a block left on a secondary, as it does with DRBD."""
+        self.state.update(disk="uptodate", outdated_by_block=False)
+        if self.role == "secondary":
+            self.state["blocked"] = False
 
     async def resync(self, link: Link) -> None:
         if self.config["resync_s"]:
@@ -300,6 +306,8 @@ class Replica:
             self.store.dirty.clear()
             self.state.update(current=message["current"], base=None, history=message["history"], loose=False,
                               disk=message["disk"], outdated_by_block=False)
+            if message["disk"] == "uptodate":
+                self.brought_up_to_date()
             self.consistent = self.syncing = False
             self.peer_disk = message["disk"]
             self.commit()
