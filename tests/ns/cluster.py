@@ -23,9 +23,18 @@ class NsCluster:
         self.nodes: Dict[str, NsNode] = dict(lab.ns_nodes)
         self.since = time.monotonic()
 
-    def set_up(self, *, policy: str = "priority", active: str = "nodea", service: bool = True, **guard: str) -> None:
-        """Resources by pcs; returns when both are synced and the writer writes on `active`."""
-        host.configure(self.lab)
+    def set_up(
+        self,
+        *,
+        policy: str = "priority",
+        active: str = "nodea",
+        service: bool = True,
+        replication: Optional[Dict[str, Any]] = None,
+        **guard: str,
+    ) -> None:
+        """Resources by pcs; returns when both are synced and the writer writes on `active`. replication: options of replicad;
+        guard: parameters of replica-guard."""
+        host.configure(self.lab, **(replication or {}))
         for node in self.nodes.values():  # an attribute lives as long as the node does; the test before this one set it
             node.run(["attrd_updater", "-n", "heartgate-r0", "-D"], check=False)
         parameters = {"priorities": "nodea:1 nodeb:2", "policy": policy, **guard}

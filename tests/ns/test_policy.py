@@ -47,6 +47,19 @@ def test_active_on_the_lower_priority(cluster: NsCluster, policy: str, winner: s
     assert not cluster.lab.fencings
 
 
+@pytest.mark.req("A1", "A3", "D8")
+def test_a_pulled_cable_does_not_wait_for_the_replications_own_time_limits(cluster: NsCluster) -> None:
+    """With sync_interfaces the loss of carrier is enough; replicad alone would take a minute to notice."""
+    cluster.set_up(replication={"ping_timeout_s": 60.0}, sync_interfaces="sync0")
+    since = lose_sync(cluster)
+    wait_verdict(cluster, "nodea")
+    cluster.wait_served_by("nodea", since=since + 1)
+    assert cluster.status("nodea")["sync_interfaces"] == {"sync0": False}
+    cluster.lab.mend("sync0")
+    cluster.judge()
+    assert not cluster.acks("nodeb") and not cluster.lab.fencings
+
+
 @pytest.mark.req("A2", "D5")
 @pytest.mark.parametrize("heartbeat", ["hb0", "hb1"])
 def test_one_heartbeat_link_is_enough(cluster: NsCluster, heartbeat: str) -> None:

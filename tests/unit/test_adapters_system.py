@@ -19,6 +19,7 @@ from heartgate.adapters import corosync, cpg, device_users, flush, journal, netl
 from heartgate.adapters.base import AdapterError, CarrierLost, FenceSeen
 
 DATA = Path(__file__).parent / "data"
+ROOT = Path(__file__).resolve().parents[2]
 
 # --- Pacemaker
 
@@ -241,6 +242,17 @@ def test_catalog_and_ids():
     text = journal.catalog_text()
     assert text.count("\n-- ") == len(ids) and "Defined-By: heartgate" in text
     assert not re.search(r"[^\n]{140}", text)
+
+
+def test_the_packaged_catalog_is_the_generated_one():
+    assert (ROOT / "packaging" / "heartgate.catalog").read_text() == journal.catalog_text()
+
+
+def test_every_kind_that_is_sent_is_in_the_catalog():
+    source = "".join(path.read_text() for path in (ROOT / "lib" / "heartgate").rglob("*.py"))
+    sent = set(re.findall(r'journal\.send\(\s*"([a-z-]+)"', source))
+    sent |= set(re.findall(r'_note_rarely\(f"[^"]*", "([a-z-]+)"', source)) | {"operation", "flush", "flush-failed"}
+    assert len(sent) > 12 and sent <= set(journal.KINDS), sent - set(journal.KINDS)
 
 
 def test_message_to_the_journal(tmp_path):

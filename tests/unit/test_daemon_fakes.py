@@ -150,6 +150,29 @@ class FakeDriver:
         return self._call("rehandle")
 
 
+class FakeLinkWatch:
+    """Tells what the test gives it."""
+
+    def __init__(self) -> None:
+        self.pipe = Pipe()
+        self.changes: List[Tuple[str, Optional[bool]]] = []
+
+    def fileno(self) -> int:
+        return self.pipe.reader
+
+    def tell(self, name: str, carrier: Optional[bool]) -> None:
+        self.changes.append((name, carrier))
+        self.pipe.ring()
+
+    def read(self) -> List[Tuple[str, Optional[bool]]]:
+        self.pipe.hush()
+        changes, self.changes = self.changes, []
+        return changes
+
+    def close(self) -> None:
+        pass
+
+
 class FakeCluster:
     def __init__(self) -> None:
         self.published: List[Tuple[str, Optional[str]]] = []
@@ -200,6 +223,7 @@ class FakeWorld:
         self.initial: Dict[str, Replica] = {}
         self.drivers: Dict[str, FakeDriver] = {}
         self.pacemaker = FakeCluster()
+        self.links = FakeLinkWatch()
         self.resets = 0
 
     def carrier(self) -> FakeCarrier:
@@ -233,8 +257,8 @@ class FakeWorld:
             raise ValueError("unknown kind of target")
         return FakeFlushTarget(spec)
 
-    def link_watch(self) -> Any:
-        raise AdapterError("no netlink here")
+    def link_watch(self) -> FakeLinkWatch:
+        return self.links
 
     def prepare_thread(self) -> None:
         pass

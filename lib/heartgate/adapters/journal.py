@@ -97,6 +97,25 @@ KINDS: Dict[str, Kind] = {
     "self-reset": Kind(
         "0a5fd3c7e8614b92a7d9361ce05b4f13", ERROR, "This node resets itself",
         "A blocked device has users inside the kernel, which would acknowledge writes that are going to be lost."),
+    "sync-link": Kind(
+        "504038bcd8e6499fa166611ea2f7dfeb", NOTICE, "The carrier of an interface for replication changed",
+        "HEARTGATE_INTERFACE names it. When the last of a device's sync_interfaces has no carrier, its connection is\n"
+        "given up at once."),
+    "operation": Kind(
+        "1e1e3e391f814e5a8a99544f924e3247", NOTICE, "An action on @HEARTGATE_DEVICE@ was carried out",
+        "HEARTGATE_ACTION names it, HEARTGATE_HOW tells what the driver did."),
+    "publish": Kind(
+        "cae2da11a0504ff183f0232a24872ffc", NOTICE, "Pacemaker takes the node attributes again",
+        "Writing HEARTGATE_DEVICE had failed before; its value is HEARTGATE_VALUE now."),
+    "bad-message": Kind(
+        "37d0275eb0a04c42b0e6df4ba063cce3", WARNING, "A message in the group was refused",
+        "It could not be read, or said something impossible. Nothing follows from it."),
+    "unknown-device": Kind(
+        "c337a237abc64bf7a4bb2383eb80262d", INFO, "Another node tells about a device that is not guarded here",
+        "Expected while the resource replica-guard starts on one node after the other."),
+    "internal": Kind(
+        "f90e08c4381641dfb1fd3fe686d551c3", ERROR, "An error inside heartgated",
+        "What failed was left undone. Please report the message with its fields."),
     "operator": Kind(
         "c1386e9f5b7a42d0916de4fb02a87c14", WARNING, "A person decided about @HEARTGATE_DEVICE@",
         "HEARTGATE_COMMAND is what was ordered, HEARTGATE_UID who ordered it."),

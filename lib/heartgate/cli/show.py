@@ -70,6 +70,8 @@ def _volatile(item: Data, row: Any) -> None:
         if peer:
             said = f"says {peer['standing']}, epoch {peer['epoch']}, disk {peer['disk']}, {peer['role']}"
         row(node, f"sync link {link['link']}; {said}")
+    for name, carrier in item["sync_interfaces"].items():
+        row(name, {True: "has carrier", False: "NO CARRIER", None: "carrier unknown, or no such interface"}[carrier])
     if item["handlers"]:
         row("handlers", f"{len(item['handlers'])} waiting")
     if item["persist_failure"]:

@@ -11,6 +11,7 @@ from heartgate.core.model import Heard, Membership, Record, Replica, ReplicaChan
 from heartgate.daemon.control import ControlServer
 from heartgate.daemon.fences import Fences
 from heartgate.daemon.guard import Guard, Outside, tell_all
+from heartgate.daemon.links import Links
 from heartgate.daemon.loop import Loop
 from heartgate.daemon.peers import Peers
 from heartgate.daemon.publisher import Publisher
@@ -37,6 +38,7 @@ class Daemon:
         self.publisher = Publisher(self.services, lambda: self._cluster)
         self.fences = Fences(self.services, lambda: self._cluster, lambda: self.guards.values())
         self.sources = Sources(self.services, self._replica_changed)
+        self.links = Links(self.services, lambda: self.guards.values())
         self.requests = Requests(self)
         self.control = ControlServer(self.loop, socket, self.requests.dispatch)
         self._outside = Outside(
@@ -53,6 +55,7 @@ class Daemon:
         for device in self.services.store.devices():
             self._restore(device)
         self.peers.start()
+        self.links.start()
         self.fences.look()
 
     def close(self) -> None:
@@ -60,6 +63,7 @@ class Daemon:
         self.control.close()
         self.peers.close()
         self.sources.close()
+        self.links.close()
         self.workers.close()
         self.loop.close()
 

@@ -54,6 +54,7 @@ def _of_guard(daemon: Daemon, guard: Guard) -> Data:
         disk=state.replica.disk.value,
         frozen=state.replica.frozen,
         generation=state.replica.generation,
+        sync_interfaces=daemon.links.of(guard),
         links={node: _link(state.replica, node) for node in config.nodes if node != config.me},
         peers={node: _peer(message) for node, message in state.heard},
         handlers=[{"handler": handler.handler, "peer": handler.peer} for handler in state.handlers],

@@ -100,8 +100,8 @@ PARAMETERS = (
         "sync_interfaces",
         "string",
         "Interfaces that carry replication",
-        'Names of the network interfaces that carry replication, e.g. "eth2 eth3". Their carrier is watched '
-        'and reported.',
+        'Names of the network interfaces that carry replication, e.g. "eth2 eth3". When the last of them loses its carrier '
+        "the connection is given up at once, instead of after the replication's own time limits (several seconds).",
     ),
 )
 
