@@ -157,7 +157,8 @@ def test_a_failing_policy_decides_nothing(bench: Bench, guard: Guard, monkeypatc
     assert guard.state is before and "KeyError" in guard.broken[0]
 
 
-def test_blocking_is_reported(bench: Bench, guard: Guard, monkeypatch: Any) -> None:
+def test_blocking_is_reported(bench: Bench, guard: Guard, script: Script, monkeypatch: Any) -> None:
+    blocked(bench, guard, script)
     events: List[Any] = []
     monkeypatch.setattr(guard, "handle", events.append)
     driver = bench.world.drivers["r0"]
@@ -168,9 +169,20 @@ def test_blocking_is_reported(bench: Bench, guard: Guard, monkeypatch: Any) -> N
         assert events.pop() == (7, outcome.ok)
 
 
+def test_a_block_that_comes_too_late_is_not_carried_out(bench: Bench, guard: Guard, script: Script) -> None:
+    """Readmitted while the order waited for another operation: outdating it now would take a serving copy away."""
+    script(record(Standing.SYNCED), Block(7))
+    bench.until("the refusal", lambda: "not blocked any more" in bench.world.journal.text())
+    assert "block" not in bench.world.drivers["r0"].calls
+
+
 def test_an_operation_that_hangs_is_given_up_and_none_overtakes_it(
-    bench: Bench, guard: Guard, monkeypatch: Any
+    bench: Bench, guard: Guard, script: Script, monkeypatch: Any
 ) -> None:
+    blocked(bench, guard, script)
+    bench.until("it to be enforced", lambda: bench.world.drivers["r0"].calls)
+    bench.turn(0.2)
+    bench.world.drivers["r0"].calls.clear()
     gate = threading.Event()
     driver = bench.world.drivers["r0"]
     monkeypatch.setattr(operations, "BLOCK_S", -1.8)  # with the margin: 0.2 s

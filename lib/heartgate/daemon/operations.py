@@ -53,7 +53,12 @@ class Operations:
             self._note("block", ok, answer)
             self._guard.handle(BlockDone(token, ok))
 
-        self._do(lambda driver, replica: driver.block(replica, BLOCK_S), done, BLOCK_S)
+        def work(driver: Driver, replica: Replica) -> Outcome:
+            if not self._is_blocked():  # it waited for another operation, and has come too late: it would outdate a server
+                return Outcome(False, "not blocked any more")
+            return driver.block(replica, BLOCK_S)
+
+        self._do(work, done, BLOCK_S)
 
     def release(self) -> None:
         if self._releasing:
