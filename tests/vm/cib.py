@@ -44,13 +44,13 @@ def _meta(ident: str, **values: str) -> str:
 
 def resources(guard: Dict[str, str], *, promoted_max: int, service: bool, directory: str, log: str) -> str:
     """replica-guard, DRBD, and (service=True) a file system with a writer on it."""
-    watched = _primitive("guard", "heartgate", "replica-guard", guard, _operations("guard", _monitor("guard", 10)))
+    watched = _primitive("guard", "heartgate", "replica-guard", guard, _operations("guard", _monitor("guard", 20)))
     drbd = _primitive(
         "drbd",
         "linbit",
         "drbd",
         {"drbd_resource": "r0"},
-        _operations("drbd", _monitor("drbd", 20, "Promoted"), _monitor("drbd", 30, "Unpromoted")),
+        _operations("drbd", _monitor("drbd", 40, "Promoted"), _monitor("drbd", 41, "Unpromoted")),
     )
     meta = _meta("drbd-clone", promotable="true", promoted_max=str(promoted_max), clone_max="2", notify="true")
     group = ""

@@ -156,7 +156,8 @@ class HaLab:
         # Everything takes some twenty times longer in an emulated machine, a boot storm more: the default would have a busy
         # node fenced for being slow.
         slow = {"confirm_timeout": "60"}
-        return {"device": "r0", "priorities": PRIORITIES, "policy": self.variant.policy, **slow, **flush}
+        return {"device": "r0", "priorities": PRIORITIES, "policy": self.variant.policy, "sync_interfaces": "sync0", **slow,
+                **flush}  # fmt: skip
 
     def load(self, node: Machine) -> None:
         """Resources and constraints into the CIB, beside what is there."""

@@ -44,6 +44,9 @@ if operation == "watch":
             with open("/run/test-facts.log", "a") as stream:
                 stream.write(json.dumps(facts) + "\\n")
 driver = make_driver("r0", me)
+if operation == "release-without-kill":  # a deliberate fault: what the order of release() is there to prevent
+    driver._end_users = lambda facts, clock: 0
+    operation = "release"
 if operation == "drop":
     outcome = driver.drop(sys.argv[2], 100.0)
 else:
@@ -133,6 +136,7 @@ def promote_and_write(node: Node) -> None:
     wait_until("a write", lambda: node.run(["test", "-s", "/run/test-acknowledged"], check=False).rc == 0, timeout_s=20)
 
 
+@pytest.mark.req("A4", "D8")
 def test_a_blocked_primary_is_released_without_losing_an_acknowledged_write(lab: VmLab) -> None:
     loser, winner = lab.nodes["nodea"], lab.nodes["nodeb"]
     promote_and_write(loser)
@@ -160,6 +164,23 @@ def test_a_blocked_primary_is_released_without_losing_an_acknowledged_write(lab:
     assert digest(loser) == digest(winner)
     mine = await_facts(loser, disk="uptodate", link="up")
     assert mine["generation"] == facts(winner)["generation"] != ""
+
+
+@pytest.mark.req("A4")
+def test_without_the_kill_an_acknowledged_write_is_lost(lab: VmLab) -> None:
+    """The fault that the test before this one is there to find: the write in flight is acknowledged from a doomed copy."""
+    loser, winner = lab.nodes["nodea"], lab.nodes["nodeb"]
+    promote_and_write(loser)
+    lab.cut("sync0")
+    assert operate(loser, "block") == [True, "frozen"]
+    await_facts(loser, frozen=True, link="down")
+    frozen_at = last(loser, "/run/test-acknowledged")
+    assert operate(loser, "release-without-kill")[0]
+    wait_until("the write in flight to be acknowledged", lambda: last(loser, "/run/test-acknowledged") > frozen_at, timeout_s=20)
+    code(winner, 4)
+    winner.run(["drbdadm", "primary", "r0"])
+    winner.run(["mount", "/dev/drbd0", "/mnt"])
+    assert last(winner, "/mnt/log") < last(loser, "/run/test-acknowledged")
 
 
 def test_the_mark_is_lifted_and_promotion_still_asks(lab: VmLab) -> None:

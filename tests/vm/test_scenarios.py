@@ -70,6 +70,26 @@ def test_active_on_the_lower_priority(cluster: Make, policy: str, winner: str) -
     ha.one_writer_at_a_time()
 
 
+@pytest.mark.req("A1", "A4", "E1")
+def test_users_inside_the_kernel_make_the_loser_reset_itself(cluster: Make) -> None:
+    """Swap cannot be killed: nodeb was asked to block and cannot release, so it takes itself away, and comes back blocked."""
+    ha = cluster(active="nodeb")
+    swap = "dd if=/dev/zero of=/srv/swap bs=64k count=64 && chmod 600 /srv/swap && mkswap /srv/swap && swapon /srv/swap"
+    ha.run("nodeb", ["sh", "-c", swap], timeout_s=60)
+    boot = ha.nodes["nodeb"].wait_boot().boot_id
+    since = lose_sync(ha)
+    ha.wait_standing("nodea", "solo")
+    ha.nodes["nodeb"].wait_boot(after=boot, timeout_s=240)
+    ha.wait_served_by("nodea", since=since, timeout_s=240)
+    wait_until("nodeb's daemon to be back", lambda: ha.standing("nodeb"), timeout_s=120)
+    assert ha.standing("nodeb") == "blocked"
+    ha.lab.mend("sync0")
+    ha.wait_healed(timeout_s=240)
+    ha.lab.wait_in_sync()
+    ha.judge()
+    ha.one_writer_at_a_time()
+
+
 @pytest.mark.req("A1", "A3", "A4", "D8")
 def test_two_primaries_with_raw_writers_on_both(cluster: Make) -> None:
     ha = cluster(dual=True)

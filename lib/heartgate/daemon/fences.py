@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Set, Tuple, Union
 
 from heartgate.adapters.base import Cluster, FenceSeen, Outcome
-from heartgate.core.model import FenceDone, Standing
+from heartgate.core.model import FenceDone
 from heartgate.daemon.guard import Guard
 from heartgate.daemon.loop import Timer
 from heartgate.daemon.services import Services, why
@@ -20,7 +20,7 @@ from heartgate.daemon.services import Services, why
 FENCE_S = 300.0  # stonith_admin itself gives up by the devices' own timeouts long before
 HISTORY_S = 10.0
 FAST_S = 0.3
-SLOW_S = 10.0
+SLOW_S = 60.0  # a fencing takes its node out of the membership, and that is looked into at once
 RETRY_S = 1.0
 FAILED_PAUSE_S = 2.0
 
@@ -121,6 +121,10 @@ class Fences:
 
     # --- noticing
 
+    def record_changed(self) -> None:
+        if self._urgent():
+            self.look()
+
     def look(self) -> None:
         """Read the history now (at a change of epoch, of membership, or when a decision is waited for)."""
         if self._reading:
@@ -183,8 +187,10 @@ class Fences:
     def _pause(self) -> float:
         if self._unreadable:
             return RETRY_S
-        fast = any(_waits(guard) or self._lacks_baseline(guard) for guard in self._guards())
-        return FAST_S if fast else SLOW_S
+        return FAST_S if self._urgent() else SLOW_S
+
+    def _urgent(self) -> bool:
+        return any(_waits(guard) or self._lacks_baseline(guard) for guard in self._guards())
 
     def _lacks_baseline(self, guard: Guard) -> bool:
         baseline = self._baselines.get(guard.device)
@@ -201,6 +207,7 @@ def in_force(guards: Iterable[Guard]) -> Dict[str, int]:
 
 
 def _waits(guard: Guard) -> bool:
-    """Somebody is missing, so a fencing may be on its way."""
+    """Somebody is missing or does not answer, so a fencing may be on its way. A plain verdict is not slowed down by it."""
     state = guard.state
-    return state.record.standing is Standing.DECIDING or not set(guard.config.nodes) <= set(state.online)
+    overdue = state.round is not None and state.round.overdue
+    return overdue or bool(state.fence_asked) or not set(guard.config.nodes) <= set(state.online)

@@ -47,7 +47,7 @@ class Daemon:
             ask_fence=self.fences.ask,
             publish=self.publisher.want,
             handlers=self.requests.handlers_of,
-            changed=lambda guard: self.fences.look(),
+            changed=lambda guard: self.fences.record_changed(),
         )
 
     def start(self) -> None:

@@ -22,13 +22,14 @@ QUICK_NET = {"ping-int": 1, "ping-timeout": 2, "timeout": 8, "connect-int": 1}
 COROSYNC_LINK = """
   interface {{
     linknumber: {number}
-    knet_ping_interval: 100
-    knet_ping_timeout: 300
+    knet_ping_interval: 200
+    knet_ping_timeout: 600
     knet_pong_count: 1
   }}"""
 
 
 def corosync_conf() -> str:
+    """Without encryption: on a wire between two emulated machines it took 40 % of each (the namespace lab has it)."""
     links = "".join(COROSYNC_LINK.format(number=number) for number in (0, 1))
     nodes = "".join(
         f"\n  node {{\n    name: {name}\n    nodeid: {number}\n    ring0_addr: {address(name, 'hb0')}\n"
@@ -36,8 +37,8 @@ def corosync_conf() -> str:
         for number, name in enumerate(NODES, 1)
     )
     return (
-        "totem {\n  version: 2\n  cluster_name: lab\n  transport: knet\n  token: 1000\n  crypto_cipher: aes256\n"
-        f"  crypto_hash: sha256{links}\n}}\n\nnodelist {{{nodes}\n}}\n\n"
+        "totem {\n  version: 2\n  cluster_name: lab\n  transport: knet\n  token: 1000\n  crypto_cipher: none\n"
+        f"  crypto_hash: none{links}\n}}\n\nnodelist {{{nodes}\n}}\n\n"
         "quorum {\n  provider: corosync_votequorum\n  two_node: 1\n}\n\n"
         "logging {\n  to_logfile: no\n  to_syslog: yes\n  timestamp: on\n}\n"
     )
