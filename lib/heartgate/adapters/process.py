@@ -82,7 +82,7 @@ def _start(
     environment = {"LC_ALL": "C", "PATH": ":".join(SEARCH_PATH), **(env or {})}
     try:
         return subprocess.Popen(
-            [path, *argv[1:]],
+            [*_ordinary_priority(), path, *argv[1:]],
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if stdin else subprocess.DEVNULL,
@@ -94,6 +94,16 @@ def _start(
         )
     except (OSError, ValueError) as error:
         return Completed(RC_NOT_EXECUTABLE, "", f"{path}: {error}")
+
+
+def _ordinary_priority() -> List[str]:
+    """Programs inherit the daemon's real-time priority until they are executed, and give it up then. The kernel could take
+    it away at the fork (SCHED_RESET_ON_FORK), but this process waits for the exec with the interpreter's lock held: on a busy
+    machine a child of ordinary priority would stop the whole daemon for as long as it has to wait for a processor."""
+    if os.sched_getscheduler(0) not in (os.SCHED_RR, os.SCHED_FIFO):
+        return []
+    chrt = find("chrt")
+    return [chrt, "--other", "0"] if chrt else []
 
 
 def _converse(process: subprocess.Popen[bytes], given: bytes, deadline: float) -> Completed:

@@ -30,9 +30,10 @@ def lock_memory() -> str:
 
 
 def real_time(priority: int = 1) -> str:
-    """SCHED_RR for the calling thread. Threads and programs that it starts do not inherit it. "" or what is wrong."""
+    """SCHED_RR for the calling thread, and for threads that it starts. Programs give it up when they start
+    (`heartgate.adapters.process`). "" or what is wrong."""
     try:
-        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(priority))
     except (OSError, ValueError) as error:
         return f"SCHED_RR {priority}: {error}"
     return ""

@@ -60,7 +60,8 @@ class RealWorld:
         return CarrierWatch()
 
     def prepare_thread(self) -> None:
-        """fsync and commands are on the path of a verdict too; programs that are started do not inherit this."""
+        """fsync and commands are on the path of a verdict too, and a thread of ordinary priority that holds the interpreter's
+        lock would keep the loop waiting."""
         if self._real_time:
             system.real_time()
 

@@ -23,6 +23,7 @@ RELEASE_S = 30.0
 ENFORCE_S = 20.0
 SHORT_S = 10.0
 RETRIES = 3
+BLOCK_TRIES = 5
 RETRY_PAUSE_S = 1.0
 ENFORCE_FIRST_S = 2.0
 ENFORCE_LONGEST_S = 16.0
@@ -47,11 +48,16 @@ class Operations:
 
     # --- orders of the policy
 
-    def block(self, token: int) -> None:
+    def block(self, token: int, left: int = BLOCK_TRIES) -> None:
+        """Tried again by itself: a peer waits for it, and has this node fenced in the end."""
+
         def done(answer: Answer) -> None:
             ok = isinstance(answer, Outcome) and answer.ok
             self._note("block", ok, answer)
-            self._guard.handle(BlockDone(token, ok))
+            if ok or left <= 1 or not self._still_wanted(token):
+                self._guard.handle(BlockDone(token, ok))
+            else:
+                self._services.loop.after(RETRY_PAUSE_S, lambda: self.block(token, left - 1))
 
         def work(driver: Driver, replica: Replica) -> Outcome:
             if not self._is_blocked():  # it waited for another operation, and has come too late: it would outdate a server
@@ -206,6 +212,10 @@ class Operations:
             self._guard.outside.publish(f"{device}-flush", "failed" if failed else None)
 
     # --- helpers
+
+    def _still_wanted(self, token: int) -> bool:
+        blocking = self._guard.state.blocking
+        return self._is_blocked() and blocking is not None and blocking.token == token
 
     @property
     def _replica(self) -> Replica:
