@@ -54,15 +54,15 @@ class Narrator:
     def _watch(self, name: str) -> None:
         while not self._stop.is_set():
             try:
-                status = self._ha.status(name)
+                record = self._ha.record(name)
             except LabError:
-                status = {}
-            standing = str(status.get("standing", ""))
+                record = {}
+            standing = str(record.get("standing", ""))
             if standing and standing != self._last.get(name):
                 self._last[name] = standing
-                proofs = ", ".join(f"{p['node']} {p['kind']}" for p in status.get("proofs", []))
+                proofs = ", ".join(f"{p['node']} {p['kind']}" for p in record.get("proofs", []))
                 proof = f" (proof: {proofs})" if proofs and standing == "solo" else ""
-                self.say(f"{standing}, epoch {status.get('epoch')}: {WORDS.get(standing, '')}{proof}", name)
+                self.say(f"{standing}, epoch {record.get('epoch')}: {WORDS.get(standing, '')}{proof}", name)
             self._stop.wait(0.2)
 
 

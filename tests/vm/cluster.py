@@ -182,13 +182,16 @@ class HaLab:
         found = devices.get("r0") if isinstance(devices, dict) else next((d for d in devices if d["device"] == "r0"), None)
         return found or {}
 
-    def standing(self, node: str) -> str:
+    def record(self, node: str) -> Dict[str, Any]:
         """What it has persisted: reading that costs an emulated machine next to nothing, asking `heartgate status` a second."""
-        record = self.nodes[node].run(["cat", "/var/lib/heartgate/r0.state"], check=False, timeout_s=20).stdout
+        text = self.nodes[node].run(["cat", "/var/lib/heartgate/r0.state"], check=False, timeout_s=20).stdout
         try:
-            return str(json.loads(record)["body"]["standing"])
-        except (ValueError, KeyError):
-            return ""
+            return dict(json.loads(text)["body"])
+        except (ValueError, KeyError, TypeError):
+            return {}
+
+    def standing(self, node: str) -> str:
+        return str(self.record(node).get("standing", ""))
 
     def standings(self) -> Dict[str, str]:
         return {name: self.standing(name) for name in NODES}
@@ -215,9 +218,9 @@ class HaLab:
     def run(self, node: str, argv: Sequence[str], **options: Any) -> Any:
         return self.nodes[node].run(argv, **options)
 
-    def journal(self, node: str, lines: int = 80) -> str:
-        """What heartgate and the kernel wrote there: for a failed test."""
-        show = ["journalctl", "-o", "short-monotonic", "--no-pager", "-n", str(lines)]
+    def journal(self, node: str, lines: int = 80, boot: int = 0) -> str:
+        """What heartgate and the kernel wrote there: for a failed test. boot: 0 for this one, -1 for the one before."""
+        show = ["journalctl", "-o", "short-monotonic", "--no-pager", "-b", str(boot), "-n", str(lines)]
         chosen = ["_SYSTEMD_UNIT=heartgated.service", "+", "_TRANSPORT=kernel"]
         return str(self.nodes[node].run([*show, *chosen], check=False, timeout_s=30).stdout)
 

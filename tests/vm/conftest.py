@@ -25,10 +25,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = outcome.get_result()
     if report.when == "call" and report.failed:
         for lab in getattr(item, "ha_labs", []):
+            report.sections.append(("fencings", repr(lab.lab.fencings)))
             for name in lab.nodes:
                 try:
                     report.sections.append((f"{name}: DRBD", lab.drbd(name)))
                     report.sections.append((f"{name}: journal", lab.journal(name)))
+                    report.sections.append((f"{name}: journal of the boot before", lab.journal(name, boot=-1)))
                 except LabError as error:
                     report.sections.append((f"{name}: journal", f"not to be had: {error}"))
 
