@@ -60,7 +60,7 @@ class Narrator:
             standing = str(record.get("standing", ""))
             if standing and standing != self._last.get(name):
                 self._last[name] = standing
-                proofs = ", ".join(f"{p['node']} {p['kind']}" for p in record.get("proofs", []))
+                proofs = ", ".join(f"{node} {kind}" for node, kind, _ in record.get("proofs", []))
                 proof = f" (proof: {proofs})" if proofs and standing == "solo" else ""
                 self.say(f"{standing}, epoch {record.get('epoch')}: {WORDS.get(standing, '')}{proof}", name)
             self._stop.wait(0.2)
