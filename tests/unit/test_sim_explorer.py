@@ -42,7 +42,7 @@ def test_complete(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(SETTINGS))
 def test_messages_take_any_time(name: str) -> None:
     """Unreduced: messages are delivered whenever it hurts most."""
-    run(SETTINGS[name]._replace(faults=1, prompt=False))
+    run(SETTINGS[name]._replace(faults=1, lagging=(0, 1)))
 
 
 def test_the_command_finds_and_prints(capsys: pytest.CaptureFixture[str]) -> None:

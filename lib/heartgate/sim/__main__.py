@@ -10,7 +10,7 @@ from typing import List, Optional
 from heartgate.core.model import Rank
 from heartgate.core.rules import GUARDS, TABLE
 from heartgate.sim.explorer import Report, Violation, explore
-from heartgate.sim.moves import KINDS, Setting
+from heartgate.sim.moves import KINDS, RARE_KINDS, Setting
 from heartgate.sim.world import Flaws
 
 RULES = (*(rule.ident for rule in TABLE), *(ident for ident, _ in GUARDS))
@@ -30,8 +30,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--without", action="append", default=[], choices=RULES, metavar="RULE",
                       help=f"leave a rule out; may be repeated; one of {', '.join(RULES)}")  # fmt: skip
     made.add_argument("--flaw", action="append", default=[], choices=Flaws._fields, help="a world that does something wrong")
-    made.add_argument("--kind", action="append", choices=KINDS, help="only such faults; may be repeated (default: all)")
+    made.add_argument("--kind", action="append", choices=KINDS + RARE_KINDS,
+                      help=f"only such faults; may be repeated (default: {', '.join(KINDS)})")
     made.add_argument("--unreduced", action="store_true", help="messages may take any time, without a fault")
+    made.add_argument("--lagging", action="append", default=[], choices=("a", "b"), help="messages to this one may take any time")
     made.add_argument("--limit", type=int, default=50_000_000, metavar="N", help="stop after so many states")
     return made
 
@@ -45,7 +47,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         primaries=PRIMARIES[options.primary],
         faults=options.faults,
         kinds=tuple(options.kind) if options.kind else KINDS,
-        prompt=not options.unreduced,
+        lagging=(0, 1) if options.unreduced else tuple("ab".index(n) for n in options.lagging),
     )
     began = time.process_time()
     report = explore(setting, options.limit, lambda line: say(f"... {line}, {time.process_time() - began:.0f} s of CPU"))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
-from heartgate.core.model import Answer, Ask, LinkReport, Message, Record, Replica, State
+from heartgate.core.model import Answer, Ask, LinkReport, Message, Record, Replica, Standing, State
 from heartgate.sim.world import FIRST_FRESH_GENERATION, NAMES, Kernel, Node
 
 Thing = Union[Node, Message]
@@ -72,9 +72,17 @@ def renaming(parts: Tuple[Numbers, ...]) -> Renaming:
 
 def _names(kind: int, numbers: List[int]) -> Dict[int, int]:
     if kind == EPOCH:
-        return {n: n - numbers[0] + 1 for n in numbers}
+        # 0 says that a record was lost: then nothing is renamed.
+        return {n: n - numbers[0] + 1 if numbers[0] else n for n in numbers}
     counted = {n: i for i, n in enumerate([n for n in numbers if n], 1)}
     return {**counted, 0: 0}
+
+
+def renamed(numbers: Numbers, names: Renaming) -> Numbers:
+    """What `collect` finds in a thing after it has been renamed."""
+    values = tuple((slot, tuple(sorted({names.values[slot][n] for n in found}))) for slot, found in numbers.values)
+    chains = (tuple(names.generations[g] for g in chain if g in names.generations) for chain in numbers.chains)
+    return Numbers(values, tuple(dict.fromkeys(chains)))
 
 
 def rename(thing: Thing, me: int, names: Renaming) -> Thing:
@@ -101,6 +109,29 @@ def _whose(name: str) -> int:
 def _run(run: str, number: NumberOf) -> str:
     owner = _whose(run[0])
     return f"{run[0]}{number((RUN, owner), int(run[1:]))}"
+
+
+def relevant(node: Node) -> Node:
+    """Without what can make no difference any more (docs/exploration.md says why for each)."""
+    kernel, record, state = node.kernel, node.record, node.state
+    waiting = [int(h.handler) for h in state.handlers] if state else []
+    calls = max([kernel.call, *waiting])
+    if calls != kernel.calls:
+        kernel = kernel._replace(calls=calls)
+    if record is not None:
+        record = _relevant_record(record)
+    if state is not None:
+        links = {link.peer: link.incarnation for link in state.links}
+        dropped = tuple(d for d in state.dropped if d[1] >= links.get(d[0], 0))
+        state = state._replace(record=_relevant_record(state.record), dropped=dropped)
+    ops = tuple(op for op in node.ops if op[0] != "drop" or (kernel.conn and op[1] == node.met))
+    return node._replace(kernel=kernel, record=record, state=state, ops=ops)
+
+
+def _relevant_record(record: Record) -> Record:
+    if record.proofs and record.standing in (Standing.BLOCKED, Standing.UNPROVEN):
+        return record._replace(proofs=())
+    return record
 
 
 def _node(node: Node, me: int, number: NumberOf, chain: ChainOf) -> Node:

@@ -10,13 +10,14 @@ bits. docs/exploration.md says what is reduced, why nothing is lost by it, and w
 
 from __future__ import annotations
 
+import gc
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from heartgate.core.model import Message
 from heartgate.sim import canonical
 from heartgate.sim import world as w
 from heartgate.sim.judge import judge, judge_rest, standings
-from heartgate.sim.moves import Moves, Setting, put
+from heartgate.sim.moves import Moves, Setting, goes_on, put
 from heartgate.sim.world import Broken, Kernel, Node, World, initial_record
 
 Key = Tuple[int, int, int, int, int]  # node, node, late copy to b, to a, 2 * cable + heartbeat
@@ -58,6 +59,7 @@ class Numbering:
     """Nodes and messages by number, and their canonical names within a world."""
 
     def __init__(self) -> None:
+        self._raw: Dict[Tuple[int, Node], int] = {}
         self._numbers: Dict[object, int] = {("none",): NONE}
         self.things: List[object] = [None]
         self._signatures: List[int] = [0]  # of each thing: the number of its `canonical.Numbers`
@@ -68,14 +70,21 @@ class Numbering:
         self._named: List[canonical.Renaming] = []
         self._renamed: List[Dict[int, int]] = []  # for each renaming: thing -> thing
 
-    def number(self, thing: object, me: int) -> int:
-        """me: the node that it is, or that sent it."""
+    def raw(self, node: Node, me: int) -> int:
+        """The number of what is relevant of a node."""
+        known = self._raw.get((me, node))
+        if known is None:
+            known = self._raw[(me, node)] = self.number(canonical.relevant(node), me)
+        return known
+
+    def number(self, thing: object, me: int, numbers: Optional[canonical.Numbers] = None) -> int:
+        """me: the node that it is, or that sent it; numbers: those in it, where they are known."""
         known = self._numbers.get((me, thing))
         if known is None:
             known = self._numbers[(me, thing)] = len(self.things)
             self.things.append(thing)
             assert isinstance(thing, (Node, Message))
-            numbers = canonical.collect(thing, me)
+            numbers = numbers or canonical.collect(thing, me)
             signature = self._signature_numbers.get(numbers)
             if signature is None:
                 signature = self._signature_numbers[numbers] = len(self._signed)
@@ -112,11 +121,8 @@ class Numbering:
     def _rename(self, part: int, me: int, names: canonical.Renaming) -> int:
         thing = self.things[part]
         assert isinstance(thing, (Node, Message))
-        return self.number(canonical.rename(thing, me, names), me)
-
-
-# Moves that may wait for ever: repairs, and what Pacemaker may or may not do. They do not count as "still moving".
-AT_REST = frozenset({"mend", "promote", "demote", "pacemaker-fences", "boot"})
+        numbers = self._signed[self._signatures[part]]
+        return self.number(canonical.rename(thing, me, names), me, canonical.renamed(numbers, names))
 
 
 class Explorer:
@@ -132,10 +138,11 @@ class Explorer:
         self.moves = 0
 
     def key(self, world: World) -> Key:
-        number, (one, other), late = self.numbering.number, world.nodes, world.late
+        number, raw, late = self.numbering.number, self.numbering.raw, world.late
         flags = 2 * world.cable + world.heartbeat
         late_b, late_a = number(late[0], 0) if late[0] else NONE, number(late[1], 1) if late[1] else NONE
-        return self.numbering.named((number(one, 0), number(other, 1), late_b, late_a, flags))
+        one, other = raw(world.nodes[0], 0), raw(world.nodes[1], 1)
+        return self.numbering.named((one, other, late_b, late_a, flags))
 
     def world(self, key: Key, faults: int) -> World:
         one, other, late_b, late_a, flags = key
@@ -149,7 +156,7 @@ class Explorer:
         try:
             for label, after in self.space.of(world):
                 cost = world.faults - after.faults
-                resting = resting and (cost > 0 or label.split(" ")[0] in AT_REST)
+                resting = resting and not goes_on(world, label, after)
                 yield label, cost, self.key(judge(after))
                 label = "(next move)"
             if resting:
@@ -203,4 +210,10 @@ class Explorer:
 
 def explore(setting: Setting, limit: int = 50_000_000, progress: Optional[Callable[[str], None]] = None) -> Report:
     """By faults and then by moves, until a violation, the end, or `limit` states."""
-    return Explorer(setting).run(limit, progress)
+    collecting = gc.isenabled()
+    gc.disable()  # millions of tuples and no cycles: looking for those takes a tenth of the time
+    try:
+        return Explorer(setting).run(limit, progress)
+    finally:
+        if collecting:
+            gc.enable()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from heartgate.core.model import SERVING, Disk, Role, Standing
-from heartgate.core.verdict import HAS_DATA
+from heartgate.core.verdict import CURRENT, HAS_DATA
 from heartgate.sim.moves import put
-from heartgate.sim.world import NAMES, Broken, Node, World
+from heartgate.sim.world import NAMES, Broken, Node, World, this_boot
 
 
 def completes_alone(node: Node) -> bool:
@@ -23,6 +23,7 @@ def completes_together(node: Node, peer: Node) -> bool:
 def judge(world: World) -> World:
     """Let everybody write who can, then check I1 to I5. Raises Broken."""
     one, other = world.nodes
+    _judge_proofs(world)
     alone = (completes_alone(one), completes_alone(other))
     if alone[0] and alone[1]:
         raise Broken("I1 both nodes complete writes without contact")
@@ -41,14 +42,32 @@ def judge(world: World) -> World:
     return world
 
 
+def _judge_proofs(world: World) -> None:
+    """A proof must be true: while one goes on without the other, that one may not serve, nor come to it by itself."""
+    for me in (0, 1):
+        node, peer = world.nodes[me], world.nodes[1 - me]
+        if not (_in_force(node, me) and _in_force(peer, 1 - me) and _may_serve(node)):
+            continue
+        without = node.record is not None and NAMES[1 - me] not in node.record.in_sync
+        if without and peer.record is not None and peer.record.standing in CURRENT:
+            raise Broken(f"I3 {NAMES[me]} goes on without {NAMES[1 - me]}, which is {peer.record.standing.value}")
+
+
+def _in_force(node: Node, me: int) -> bool:
+    """Its record is one of this boot: what a daemon that starts finds in it, it goes by."""
+    return node.powered and node.record is not None and node.record.boot == this_boot(me)
+
+
 def _judge_alone(me: int, node: Node) -> None:
     record = node.record
     if node.kernel.missing:
         raise Broken(f"I2 {NAMES[me]} goes on alone without a write that was acknowledged")
     if node.kernel.disk is not Disk.UPTODATE:
         raise Broken(f"I4 {NAMES[me]} serves {node.kernel.disk.value} data")
-    if record is None or record.standing in (Standing.BLOCKED, Standing.UNPROVEN):
-        raise Broken(f"I5 {NAMES[me]} serves while {record.standing.value if record else 'without a record'}")
+    if record is None or record.epoch == 0:
+        return  # the record was lost: Pacemaker will demote this node, nothing else can tell it
+    if record.standing in (Standing.BLOCKED, Standing.UNPROVEN):
+        raise Broken(f"I5 {NAMES[me]} serves while {record.standing.value}")
     if record.standing is not Standing.SOLO or NAMES[1 - me] in record.in_sync:
         raise Broken(f"I3 {NAMES[me]} serves alone while {record.standing.value} with {','.join(record.in_sync)}")
     if NAMES[1 - me] not in {p.node for p in record.proofs}:

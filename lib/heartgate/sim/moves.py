@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Dict, Iterator, NamedTuple, Optional, Tuple
 
-from heartgate.core import policy
+from heartgate.core import policy, verdict
 from heartgate.core.invariants import check_local
 from heartgate.core.model import (
     AnswerHandler,
@@ -43,6 +43,13 @@ OUTWARD = (Persist, Send, AnswerHandler, Block, Release, AskFence)
 # Kinds of faults: a cut link; power gone; a daemon that dies; one that hangs; a message that comes again late, or a deadline
 # that passes before its time.
 KINDS = ("link", "power", "death", "pause", "timing")
+# Only where a setting names them. Rarer ones: a driver that cannot block any more; an end that does not notice a loss by
+# itself; a record that cannot be read when the daemon starts again. And parts of the ones above, for small settings.
+RARE_KINDS = ("stuck", "deaf", "record", "sync", "heartbeat", "copy")
+
+
+# Moves that may wait for ever: repairs, and what Pacemaker may or may not do.
+AT_REST = frozenset({"mend", "promote", "demote", "pacemaker-fences", "boot"})
 
 
 class Setting(NamedTuple):
@@ -54,7 +61,9 @@ class Setting(NamedTuple):
     primaries: Tuple[int, ...] = (0,)
     faults: int = 3
     kinds: Tuple[str, ...] = KINDS
-    prompt: bool = True  # messages arrive at once, except at a daemon that is slow
+    hit: Tuple[int, ...] = (0, 1)  # whom faults can hit (a cut link hits both)
+    fencing: bool = True  # False: what Pacemaker is asked to fence, it never does
+    lagging: Tuple[int, ...] = ()  # messages to these may take any time; to others they come at once, but for a fault
 
     @property
     def dual(self) -> bool:
@@ -76,8 +85,13 @@ class Moves:
 
     def of(self, world: World) -> Iterator[Move]:
         """All moves."""
+        resting = True
         for label, after in self._bare(world):
+            resting = resting and not goes_on(world, label, after)
             yield from self._learn(label, after)
+        if resting:
+            for label, after in self._time_passes(world):
+                yield from self._learn(label, after)
 
     # --- one daemon, one event ----------------------------------------------------------------------------------------
 
@@ -110,7 +124,7 @@ class Moves:
         node = world.nodes[me] if node is None else node
         stepped, cuts = self._step(node, me, event)
         yield label, put(world, me, stepped.node)
-        if not world.faults or "death" not in self.setting.kinds:
+        if not world.faults or "death" not in self.setting.kinds or me not in self.setting.hit:
             return
         for upto in cuts:
             partly, _ = self._step(node, me, event, upto)
@@ -132,7 +146,7 @@ class Moves:
             if world.nodes[me].slow:
                 continue
             news = list(self.news(world, me))
-            if not news and self.setting.prompt:
+            if not news and me not in self.setting.lagging:
                 news = list(self.delivery(world, me))
             if news:
                 for step_label, after in news:
@@ -161,7 +175,7 @@ class Moves:
         if node.slow:
             yield from self._wakes(world, me)
             return
-        if not self.setting.prompt:
+        if me in self.setting.lagging:
             yield from self.delivery(world, me)
         yield from self._operations(world, me, node)
         copy = world.late[1 - me]
@@ -170,7 +184,8 @@ class Moves:
 
     def _kernel(self, world: World, me: int, node: Node, peer: Node) -> Iterator[Move]:
         mine, theirs = node.kernel, peer.kernel
-        if mine.conn and not (world.cable and peer.powered and theirs.conn):
+        noticed = not (mine.deaf and peer.powered)
+        if mine.conn and noticed and not (world.cable and peer.powered and theirs.conn):
             yield f"notice-loss {NAMES[me]}", put(world, me, node._replace(kernel=w.lose(mine)))
         if me == 0 and world.cable and peer.powered and not mine.conn and not theirs.conn:
             both = w.connect(mine, theirs, self.setting.dual)
@@ -200,14 +215,14 @@ class Moves:
     def _started(self, world: World, me: int, label: str, node: Node) -> Iterator[Move]:
         """A daemon starts; or, as a fault, hangs before it has learnt anything."""
         yield label, put(world, me, node)
-        if world.faults and "pause" in self.setting.kinds:
+        if world.faults and "pause" in self.setting.kinds and me in self.setting.hit:
             yield f"{label}, PAUSE {NAMES[me]}", put(world, me, node._replace(slow=True))._replace(faults=world.faults - 1)
 
     def _wakes(self, world: World, me: int) -> Iterator[Move]:
         """A paused daemon goes on: it learns the facts first, or hears the newest message first."""
         woken = put(world, me, world.nodes[me]._replace(slow=False))
         yield f"wakes {NAMES[me]}", woken
-        if self.setting.prompt:
+        if me not in self.setting.lagging:
             for label, after in self.delivery(woken, me):
                 yield f"wakes {NAMES[me]} and {label}", after
 
@@ -226,7 +241,7 @@ class Moves:
             left = node._replace(ops=tuple(o for o in node.ops if o != op))
             kernel, name = left.kernel, f"{kind} {NAMES[me]}"
             if kind == "block":
-                blocked, holds = w.block(kernel)
+                blocked, holds = (kernel, False) if left.stuck else w.block(kernel)
                 done = left._replace(kernel=blocked)
                 yield from self._daemon(world, me, name, BlockDone(value, holds), done)
             elif kind == "fenced":
@@ -241,7 +256,7 @@ class Moves:
             elif kind == "unblock":
                 disk = Disk.CONSISTENT if kernel.disk is Disk.OUTDATED else kernel.disk
                 yield name, put(world, me, left._replace(kernel=kernel._replace(disk=disk)))
-            elif kind == "fence":
+            elif kind == "fence" and self.setting.fencing:
                 yield f"fence {NAMES[1 - me]}", fenced(put(world, me, left), me)
 
     def _deadline(self, world: World, me: int, event: Deadline, left: Node) -> Iterator[Move]:
@@ -250,14 +265,25 @@ class Moves:
         peer = world.nodes[1 - me]
         if not w.online(world):
             return
-        if peer.slow or peer.state is None:
+        if peer.slow or peer.state is None or peer.stuck:
             yield from self._daemon(world, me, f"deadline {NAMES[me]}", event, left)
-        elif world.faults and "timing" in self.setting.kinds:
+        elif world.faults and "timing" in self.setting.kinds and me in self.setting.hit:
             world = world._replace(faults=world.faults - 1)
             yield from self._daemon(world, me, f"EARLY-DEADLINE {NAMES[me]}", event, left)
 
+    def _time_passes(self, world: World) -> Iterator[Move]:
+        """Nothing moves by itself any more: then a deadline passes that was waited for."""
+        for me in (0, 1):
+            node = world.nodes[me]
+            for op in node.ops:
+                if op[0] == "deadline" and w.online(world):
+                    left = node._replace(ops=tuple(o for o in node.ops if o != op))
+                    yield from self._daemon(world, me, f"deadline {NAMES[me]}", Deadline(op[1]), left)
+
     def _released(self, world: World, me: int, left: Node) -> World:
         before = left.kernel
+        if left.stuck:
+            return power_off(world, me) if before.frozen else put(world, me, left)  # the last resort: it resets itself
         world = put(world, me, left._replace(kernel=w.release(before)))
         if self.setting.flaws.release_without_kill and before.frozen and before.role is Role.PRIMARY:
             # The write in flight is acknowledged from the local disk alone.
@@ -270,7 +296,7 @@ class Moves:
         node, peer = world.nodes[me], world.nodes[1 - me]
         if not node.powered:
             return
-        if node.quorate and not w.online(world) and not node.peer_clean:
+        if self.setting.fencing and node.quorate and not w.online(world) and not node.peer_clean:
             yield f"pacemaker-fences {NAMES[1 - me]}", fenced(world, me)
         if node.record is None or node.record.boot != w.this_boot(me):
             return  # the node attribute is gone after a boot until the daemon has set it again
@@ -296,22 +322,48 @@ class Moves:
 
     def _faults(self, world: World) -> Iterator[Move]:
         less, kinds = world._replace(faults=world.faults - 1), self.setting.kinds
-        if world.cable and "link" in kinds:
+        if world.cable and ("link" in kinds or "sync" in kinds):
             yield "CUT sync", less._replace(cable=False)
-        if world.heartbeat and "link" in kinds:
+        if "deaf" in kinds:
+            yield from self._deaf(world, less)
+        if world.heartbeat and ("link" in kinds or "heartbeat" in kinds):
             yield "CUT heartbeat", less._replace(heartbeat=False)
-        for me in (0, 1):
+        for me in self.setting.hit:
+            yield from self._node_faults(world, less, me)
+
+    def _node_faults(self, world: World, less: World, me: int) -> Iterator[Move]:
+        node, peer, kinds = world.nodes[me], world.nodes[1 - me], self.setting.kinds
+        copies = "timing" in kinds or "copy" in kinds
+        if copies and peer.state is not None and w.reachable(world) and world.late[1 - me] is None:
+            yield f"LATE-COPY from {NAMES[1 - me]}", put_late(less, 1 - me, peer.state.told)
+        if node.powered and "power" in kinds:
+            yield f"POWER-CUT {NAMES[me]}", power_off(less, me)
+        if node.state is None:
+            return
+        if "stuck" in kinds and not node.stuck:
+            yield f"STUCK {NAMES[me]}", put(less, me, node._replace(stuck=True))
+        if "record" in kinds:
+            yield f"LOSE-RECORD {NAMES[me]}", put(less, me, w.lose_record(node))
+        if "death" in kinds:
+            yield f"KILL-DAEMON {NAMES[me]}", put(less, me, w.kill_daemon(node))
+        if "pause" in kinds and not node.slow:
+            yield f"PAUSE {NAMES[me]}", put(less, me, node._replace(slow=True))
+
+    def _deaf(self, world: World, less: World) -> Iterator[Move]:
+        """The sync link is cut, and one end alone will notice. Both have told each other of this connection: who has
+        not cannot say of it that it is lost."""
+        said = [node.state.told if node.state else None for node in world.nodes]
+        if not world.cable or said[0] is None or said[1] is None or not verdict.contact(said[0], said[1]):
+            return
+        for me in self.setting.hit:
             node = world.nodes[me]
-            if node.powered and "power" in kinds:
-                yield f"POWER-CUT {NAMES[me]}", power_off(less, me)
-            if node.state is None:
-                continue
-            if "death" in kinds:
-                yield f"KILL-DAEMON {NAMES[me]}", put(less, me, w.kill_daemon(node))
-            if "pause" in kinds and not node.slow:
-                yield f"PAUSE {NAMES[me]}", put(less, me, node._replace(slow=True))
-            if "timing" in kinds and w.reachable(world) and world.late[me] is None:
-                yield f"LATE-COPY from {NAMES[me]}", put_late(less, me, node.state.told)
+            cut = put(less, me, node._replace(kernel=node.kernel._replace(deaf=True)))
+            yield f"CUT sync, unnoticed by {NAMES[me]}", cut._replace(cable=False)
+
+
+def goes_on(world: World, label: str, after: World) -> bool:
+    """Does this move happen by itself, sooner or later?"""
+    return after.faults == world.faults and label.split(" ")[0] not in AT_REST
 
 
 def _asking(mine: w.Kernel, theirs: w.Kernel, both: Tuple[w.Kernel, w.Kernel]) -> bool:
@@ -331,9 +383,11 @@ def put_late(world: World, me: int, message: Optional[Message]) -> World:
 
 def power_off(world: World, me: int) -> World:
     node = world.nodes[me]
-    kernel = node.kernel._replace(role=Role.SECONDARY, conn=False, frozen=False, call=0, promoting=False)
+    kernel = node.kernel._replace(
+        role=Role.SECONDARY, conn=False, frozen=False, call=0, promoting=False, deaf=False
+    )
     return put(world, me, node._replace(
-        powered=False, kernel=kernel, state=None, ops=(), slow=False, quorate=False, peer_clean=False,
+        powered=False, kernel=kernel, state=None, ops=(), slow=False, quorate=False, peer_clean=False, stuck=False,
         told_membership=(False, False),
     ))  # fmt: skip
 

@@ -61,6 +61,7 @@ class Kernel(NamedTuple):
     generation: Tuple[int, ...] = (0,)
     made: int = FIRST_FRESH_GENERATION  # names the generations begun here
     missing: bool = False
+    deaf: bool = False  # a fault: does not notice by itself that this connection is lost
 
 
 class Node(NamedTuple):
@@ -78,6 +79,7 @@ class Node(NamedTuple):
     told_membership: Tuple[bool, bool] = (True, True)  # as last told: (peer's daemon reachable, peer online)
     quorate: bool = True  # has met the peer since its boot (wait_for_all): may have it fenced
     peer_clean: bool = False  # the lost peer has been fenced: Pacemaker does it once for a loss
+    stuck: bool = False  # a fault: until the next power cut the driver cannot block this replica
 
 
 class World(NamedTuple):
@@ -136,7 +138,7 @@ def lose(kernel: Kernel) -> Kernel:
     """The connection is gone: a Primary freezes in the same change and calls the handler."""
     if not kernel.conn:
         return kernel
-    kernel = kernel._replace(conn=False)
+    kernel = kernel._replace(conn=False, deaf=False)
     if kernel.role is Role.PRIMARY:
         return kernel._replace(frozen=True, call=kernel.calls + 1, calls=kernel.calls + 1, promoting=False)
     return kernel
@@ -242,6 +244,11 @@ def block(kernel: Kernel) -> Tuple[Kernel, bool]:
     if not kernel.conn and kernel.disk in (Disk.UPTODATE, Disk.CONSISTENT):
         return kernel._replace(disk=Disk.OUTDATED), True
     return kernel, True
+
+
+def lose_record(node: Node) -> Node:
+    """The daemon dies, and the next one finds no record that it can read."""
+    return kill_daemon(node)._replace(record=None)
 
 
 def release(kernel: Kernel) -> Kernel:
