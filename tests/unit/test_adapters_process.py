@@ -2,6 +2,8 @@
 
 import os
 import select
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -98,3 +100,17 @@ def test_endless_line_ends_the_reader():
 def test_reader_of_a_missing_program():
     with pytest.raises(AdapterError, match="not found"):
         process.LineProcess(["no-such-program"])
+
+
+def test_programs_have_ordinary_priority_under_a_real_time_daemon():
+    """And the daemon's threads do not pass through it: see process._ordinary_priority."""
+    code = (
+        "from heartgate.adapters import process, system\n"
+        "print(system.real_time() or 'real-time')\n"
+        "print(process.run(['sh', '-c', 'ps -o cls= -p $$'], timeout_s=5).stdout.strip())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ}, capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    if "SCHED_RR" in first:
+        pytest.skip(f"no real-time priority here: {first}")
+    assert second == "TS"

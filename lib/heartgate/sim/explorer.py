@@ -21,6 +21,7 @@ from heartgate.sim.moves import Moves, Setting, goes_on, put
 from heartgate.sim.world import Broken, Kernel, Node, World, initial_record
 
 Key = Tuple[int, int, int, int, int]  # node, node, late copy to b, to a, 2 * cable + heartbeat
+Renamed = Tuple[canonical.Renaming, Dict[int, int]]  # how things are renamed; those that were: number -> number
 NONE = 0  # number of "no message"
 
 
@@ -65,10 +66,8 @@ class Numbering:
         self._signatures: List[int] = [0]  # of each thing: the number of its `canonical.Numbers`
         self._signature_numbers: Dict[canonical.Numbers, int] = {canonical.Numbers((), ()): 0}
         self._signed: List[canonical.Numbers] = [canonical.Numbers((), ())]
-        self._renamings: Dict[Tuple[int, ...], int] = {}
-        self._renaming_numbers: Dict[object, int] = {}
-        self._named: List[canonical.Renaming] = []
-        self._renamed: List[Dict[int, int]] = []  # for each renaming: thing -> thing
+        self._plans: Dict[Tuple[int, ...], List[Renamed]] = {}  # by signatures
+        self._renamings: Dict[object, Renamed] = {}  # and what was renamed so
 
     def raw(self, node: Node, me: int) -> int:
         """The number of what is relevant of a node."""
@@ -96,27 +95,29 @@ class Numbering:
         signatures = self._signatures
         one, other, late_b, late_a, flags = key
         world = (signatures[one], signatures[other], signatures[late_b], signatures[late_a])
-        index = self._renamings.get(world)
-        if index is None:
-            index = self._renamings[world] = self._renaming(world)
-        known = self._renamed[index]
-        for part, me in ((one, 0), (other, 1), (late_b, 0), (late_a, 1)):
-            if part not in known:
-                known[part] = self._rename(part, me, self._named[index])
-        return (known[one], known[other], known[late_b], known[late_a], flags)
+        plan = self._plans.get(world)
+        if plan is None:
+            plan = self._plans[world] = self._plan(world)
+        parts = []
+        for part, me, (content, known) in zip((one, other, late_b, late_a), (0, 1, 0, 1), plan):
+            new = known.get(part)
+            if new is None:
+                new = known[part] = self._rename(part, me, content)
+            parts.append(new)
+        return (parts[0], parts[1], parts[2], parts[3], flags)
 
-    def _renaming(self, signatures: Tuple[int, ...]) -> int:
-        names = canonical.renaming(tuple(self._signed[s] for s in signatures))
-        content = (
-            tuple((slot, tuple(sorted(new.items()))) for slot, new in sorted(names.values.items())),
-            tuple(names.generations.items()),
-        )
-        index = self._renaming_numbers.get(content)
-        if index is None:
-            index = self._renaming_numbers[content] = len(self._named)
-            self._named.append(names)
-            self._renamed.append({NONE: NONE})
-        return index
+    def _plan(self, signatures: Tuple[int, ...]) -> List[Renamed]:
+        """How to rename each part: what matters of the world's renaming is what it does to the part's own numbers."""
+        numbers = [self._signed[s] for s in signatures]
+        names = canonical.renaming(tuple(numbers))
+        return [self._renamings.setdefault(*self._restricted(n, names)) for n in numbers]
+
+    def _restricted(self, numbers: canonical.Numbers, names: canonical.Renaming) -> Tuple[object, Renamed]:
+        """The renaming without the numbers that the part does not have, and what identifies it."""
+        values = {slot: {n: names.values[slot][n] for n in found} for slot, found in numbers.values}
+        chains = {g: names.generations[g] for chain in numbers.chains for g in chain if g in names.generations}
+        content = (tuple((slot, tuple(new.items())) for slot, new in values.items()), tuple(sorted(chains.items())))
+        return content, (canonical.Renaming(values, chains), {NONE: NONE})
 
     def _rename(self, part: int, me: int, names: canonical.Renaming) -> int:
         thing = self.things[part]

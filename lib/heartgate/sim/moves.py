@@ -12,6 +12,7 @@ from typing import Dict, Iterator, NamedTuple, Optional, Tuple
 from heartgate.core import policy, verdict
 from heartgate.core.invariants import check_local
 from heartgate.core.model import (
+    Action,
     AnswerHandler,
     AskFence,
     Block,
@@ -31,12 +32,14 @@ from heartgate.core.model import (
     Role,
     Send,
     Standing,
+    State,
     make_config,
 )
 from heartgate.sim import world as w
 from heartgate.sim.world import NAMES, Broken, Flaws, Node, World
 
 Move = Tuple[str, World]
+Decision = Tuple[State, Tuple[Action, ...]]
 OUTWARD = (Persist, Send, AnswerHandler, Block, Release, AskFence)
 
 
@@ -82,6 +85,7 @@ class Moves:
         self.setting = setting
         self.configs = make_configs(setting)
         self._steps: Dict[object, Tuple[w.Stepped, Tuple[int, ...]]] = {}
+        self._decisions: Tuple[Dict[object, Decision], Dict[object, Decision]] = ({}, {})
 
     def of(self, world: World) -> Iterator[Move]:
         """All moves."""
@@ -105,9 +109,19 @@ class Moves:
         return known
 
     def _step_anew(self, node: Node, me: int, event: Event, upto: Optional[int]) -> Tuple[w.Stepped, Tuple[int, ...]]:
+        after, actions = self._decide(node, me, event)
+        cuts = tuple(i + 1 for i, action in enumerate(actions[:-1]) if isinstance(action, OUTWARD))
+        return w.run_actions(node, after, actions, me, self.setting.flaws, upto), cuts
+
+    def _decide(self, node: Node, me: int, event: Event) -> Decision:
+        """What the policy makes of it. It knows nothing of the node but its daemon's state."""
         before, config = node.state, self.configs[me]
         if before is None:
             raise AssertionError("a dead daemon cannot take an event")
+        key = (before, event)
+        known = self._decisions[me].get(key)
+        if known is not None:
+            return known
         try:
             after, actions = policy.step(config, before, event)
         except policy.PolicyError:
@@ -116,8 +130,8 @@ class Moves:
             broken = check_local(config, before, after, actions)
             if broken:
                 raise Broken(f"{NAMES[me]}: {'; '.join(broken)}")
-        cuts = tuple(i + 1 for i, action in enumerate(actions[:-1]) if isinstance(action, OUTWARD))
-        return w.run_actions(node, after, actions, me, self.setting.flaws, upto), cuts
+        self._decisions[me][key] = (after, actions)
+        return after, actions
 
     def _daemon(self, world: World, me: int, label: str, event: Event, node: Optional[Node] = None) -> Iterator[Move]:
         """The event is handled; or, as a fault, the daemon dies between two of the actions."""
