@@ -74,6 +74,17 @@ def _judge_alone(me: int, node: Node) -> None:
         raise Broken(f"I3 {NAMES[me]} is solo without proof about {NAMES[1 - me]}")
 
 
+def judge_bereaved(world: World) -> None:
+    """In a world where nothing moves by itself any more, and one machine is off for good and was fenced: the other does not
+    wait for it. Raises Broken."""
+    for me in (0, 1):
+        node = world.nodes[me]
+        decides = node.record is not None and node.record.standing is Standing.DECIDING
+        waits = decides and node.kernel.disk is Disk.UPTODATE and not node.slow
+        if waits and node.peer_clean and node.state is not None and not world.nodes[1 - me].powered:
+            raise Broken(f"liveness: {NAMES[me]} waits for ever for {NAMES[1 - me]}, which was fenced ({standings(world)})")
+
+
 def judge_rest(world: World) -> None:
     """In a world where nothing moves by itself any more, with both machines up and a heartbeat: somebody serves.
     Raises Broken."""

@@ -65,6 +65,7 @@ class Setting(NamedTuple):
     faults: int = 3
     kinds: Tuple[str, ...] = KINDS
     hit: Tuple[int, ...] = (0, 1)  # whom faults can hit (a cut link hits both)
+    bereaved: bool = False  # judge the survivor of a machine that never comes back, too
     fencing: bool = True  # False: what Pacemaker is asked to fence, it never does
     lagging: Tuple[int, ...] = ()  # messages to these may take any time; to others they come at once, but for a fault
 
@@ -296,6 +297,8 @@ class Moves:
 
     def _released(self, world: World, me: int, left: Node) -> World:
         before = left.kernel
+        if left.record is not None and left.record.standing is not Standing.BLOCKED:
+            return put(world, me, left)  # the order is void
         if left.stuck:
             return power_off(world, me) if before.frozen else put(world, me, left)  # the last resort: it resets itself
         world = put(world, me, left._replace(kernel=w.release(before)))
