@@ -278,6 +278,9 @@ def test_flush_waits_for_the_handlers_and_the_thaw(
     bench.turn(0.1)
     assert guard.operations.flushed is None, "still frozen"
     guard.handle(ReplicaChanged(TOGETHER))
+    bench.turn(0.05)
+    assert guard.operations.flushed is None, "the kernel has not noticed yet that the peer is gone: it will freeze"
+    guard.handle(ReplicaChanged(ALONE._replace(frozen=False)))
     flushed: Any = bench.until("the flush", lambda: guard.operations.flushed)
     assert flushed["epoch"] == 5 and flushed["results"][0]["ok"] is True
     assert bench.daemon.services.store.load_note("r0", "flush") == flushed

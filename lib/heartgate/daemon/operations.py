@@ -114,8 +114,16 @@ class Operations:
         epoch = self._flush_epoch
         if epoch is None or self._replica.frozen is not False or self._guard.outside.handlers(self._guard.device):
             return
+        if self._about_to_freeze():
+            return
         self._flush_epoch = None
         self.flush_now(epoch, lambda results: None)
+
+    def _about_to_freeze(self) -> bool:
+        """The verdict (a fencing) was faster than the kernel, which will freeze when it notices that the peer is gone."""
+        guard, record = self._guard, self._guard.state.record
+        gone = [node for node in guard.config.nodes if node != guard.config.me and node not in record.in_sync]
+        return any(self._replica.peer(node).link is not Link.DOWN for node in gone)
 
     # --- release and its last resort
 
