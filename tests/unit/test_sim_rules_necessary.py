@@ -61,6 +61,7 @@ ALL_RULES: Dict[str, Setting] = {
     "fencing that is heard of late": Setting(faults=2, kinds=("link",), lagging=(1,)),
     "fencing that never ends": Setting(faults=2, kinds=("sync",), fencing=False),
     "fencing that never ends, Primary on b": Setting(faults=2, kinds=("sync",), fencing=False, primaries=(1,)),
+    "blocks and fencings that fail": Setting(faults=3, kinds=("sync", "stuck", "fails"), primaries=(1,), bereaved=True),
     "a peer that never comes back": Setting(faults=2, kinds=("link", "power", "pause"), bereaved=True),
     "late messages to a": LATE_TO_A,
     "late messages to b": LATE_TO_B,

@@ -47,8 +47,9 @@ OUTWARD = (Persist, Send, AnswerHandler, Block, Release, AskFence)
 # that passes before its time.
 KINDS = ("link", "power", "death", "pause", "timing")
 # Only where a setting names them. Rarer ones: a driver that cannot block any more; an end that does not notice a loss by
-# itself; a record that cannot be read when the daemon starts again. And parts of the ones above, for small settings.
-RARE_KINDS = ("stuck", "deaf", "record", "sync", "heartbeat", "copy")
+# itself; a record that cannot be read when the daemon starts again; a block or a fencing that is said to have failed,
+# whether it has or not. And parts of the ones above, for small settings.
+RARE_KINDS = ("stuck", "deaf", "record", "fails", "sync", "heartbeat", "copy")
 
 
 # Moves that may wait for ever: repairs, and what Pacemaker may or may not do.
@@ -271,7 +272,9 @@ class Moves:
             elif kind == "unblock":
                 disk = Disk.CONSISTENT if kernel.disk is Disk.OUTDATED else kernel.disk
                 yield name, put(world, me, left._replace(kernel=kernel._replace(disk=disk)))
-            elif kind == "fence" and self.setting.fencing:
+            if kind in ("block", "fence") and world.faults and "fails" in self.setting.kinds:
+                yield from self._said_to_fail(world, me, op, left)
+            if kind == "fence" and self.setting.fencing:
                 yield f"fence {NAMES[1 - me]}", fenced(put(world, me, left), me)
 
     def _deadline(self, world: World, me: int, event: Deadline, left: Node) -> Iterator[Move]:
@@ -285,6 +288,20 @@ class Moves:
         elif world.faults and "timing" in self.setting.kinds and me in self.setting.hit:
             world = world._replace(faults=world.faults - 1)
             yield from self._daemon(world, me, f"EARLY-DEADLINE {NAMES[me]}", event, left)
+
+    def _said_to_fail(self, world: World, me: int, op: Tuple[str, int], left: Node) -> Iterator[Move]:
+        """No success is reported, whatever was done."""
+        less, there, kernel = world._replace(faults=world.faults - 1), NAMES[1 - me], left.kernel
+        if op[0] == "block":
+            for done in dict.fromkeys((kernel, kernel if left.stuck else w.block(kernel)[0])):
+                what = "AFTER ALL" if done != kernel else "UNDONE"
+                after = left._replace(kernel=done)
+                yield from self._daemon(less, me, f"BLOCK FAILS {NAMES[me]}, {what}", BlockDone(op[1], False), after)
+            return
+        failed = FenceDone(there, left.record.epoch if left.record else 0, False)
+        for label, after in self._daemon(less, me, f"FENCING FAILS {there}", failed, left):
+            yield label, after
+            yield f"{label}, BUT IT IS OFF", power_off(after, 1 - me)
 
     def _time_passes(self, world: World) -> Iterator[Move]:
         """Nothing moves by itself any more: then a deadline passes that was waited for."""
