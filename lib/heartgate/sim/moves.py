@@ -295,8 +295,8 @@ class Moves:
         if op[0] == "block":
             for done in dict.fromkeys((kernel, kernel if left.stuck else w.block(kernel)[0])):
                 what = "AFTER ALL" if done != kernel else "UNDONE"
-                after = left._replace(kernel=done)
-                yield from self._daemon(less, me, f"BLOCK FAILS {NAMES[me]}, {what}", BlockDone(op[1], False), after)
+                label, tried = f"BLOCK FAILS {NAMES[me]}, {what}", left._replace(kernel=done)
+                yield from self._daemon(less, me, label, BlockDone(op[1], False), tried)
             return
         failed = FenceDone(there, left.record.epoch if left.record else 0, False)
         for label, after in self._daemon(less, me, f"FENCING FAILS {there}", failed, left):
