@@ -48,6 +48,10 @@ BROKEN: Dict[str, Tuple[Setting, str]] = {
 FLAWS: Dict[str, Tuple[Setting, str]] = {
     "thaw_without_generation": (Setting(faults=2, flaws=Flaws(thaw_without_generation=True)), "I2"),
     "release_without_kill": (Setting(faults=1, primaries=(1,), flaws=Flaws(release_without_kill=True)), "I2"),
+    "block_too_late": (
+        Setting(faults=2, kinds=("link", "power"), bereaved=True, flaws=Flaws(block_too_late=True)),
+        "liveness: a waits for ever",
+    ),
 }
 NOT_SHOWN = {"connection-voids"}
 # Those of the settings above that are not part of the ones in test_sim_explorer.py.

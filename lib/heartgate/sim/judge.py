@@ -79,8 +79,7 @@ def judge_bereaved(world: World) -> None:
     wait for it. Raises Broken."""
     for me in (0, 1):
         node = world.nodes[me]
-        decides = node.record is not None and node.record.standing is Standing.DECIDING
-        waits = decides and node.kernel.disk is Disk.UPTODATE and not node.slow
+        waits = node.record is not None and node.record.standing is Standing.DECIDING and not node.slow
         if waits and node.peer_clean and node.state is not None and not world.nodes[1 - me].powered:
             raise Broken(f"liveness: {NAMES[me]} waits for ever for {NAMES[1 - me]}, which was fenced ({standings(world)})")
 

@@ -257,7 +257,7 @@ class Moves:
             left = node._replace(ops=tuple(o for o in node.ops if o != op))
             kernel, name = left.kernel, f"{kind} {NAMES[me]}"
             if kind == "block":
-                blocked, holds = (kernel, False) if left.stuck else w.block(kernel)
+                blocked, holds = _blocked(left, self.setting.flaws)
                 done = left._replace(kernel=blocked)
                 yield from self._daemon(world, me, name, BlockDone(value, holds), done)
             elif kind == "fenced":
@@ -293,7 +293,7 @@ class Moves:
         """No success is reported, whatever was done."""
         less, there, kernel = world._replace(faults=world.faults - 1), NAMES[1 - me], left.kernel
         if op[0] == "block":
-            for done in dict.fromkeys((kernel, kernel if left.stuck else w.block(kernel)[0])):
+            for done in dict.fromkeys((kernel, _blocked(left, self.setting.flaws)[0])):
                 what = "AFTER ALL" if done != kernel else "UNDONE"
                 label, tried = f"BLOCK FAILS {NAMES[me]}, {what}", left._replace(kernel=done)
                 yield from self._daemon(less, me, label, BlockDone(op[1], False), tried)
@@ -393,6 +393,12 @@ class Moves:
             node = world.nodes[me]
             cut = put(less, me, node._replace(kernel=node.kernel._replace(deaf=True)))
             yield f"CUT sync, unnoticed by {NAMES[me]}", cut._replace(cable=False)
+
+
+def _blocked(node: Node, flaws: Flaws) -> Tuple[w.Kernel, bool]:
+    """An order to block is void for a node that has been readmitted meanwhile: it would outdate one that serves."""
+    wanted = flaws.block_too_late or (node.record is not None and node.record.standing is Standing.BLOCKED)
+    return w.block(node.kernel) if wanted and not node.stuck else (node.kernel, False)
 
 
 def goes_on(world: World, label: str, after: World) -> bool:

@@ -116,6 +116,7 @@ class Flaws(NamedTuple):
 
     thaw_without_generation: bool = False
     release_without_kill: bool = False
+    block_too_late: bool = False  # carried out though the node has been readmitted meanwhile
 
 
 def facts(node: Node, peer_node: Node, peer_name: str) -> Replica:
