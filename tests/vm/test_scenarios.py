@@ -84,7 +84,7 @@ def test_users_inside_the_kernel_make_the_loser_reset_itself(cluster: Make) -> N
     wait_until("nodeb's daemon to be back", lambda: ha.standing("nodeb"), timeout_s=120)
     assert ha.standing("nodeb") == "blocked"
     ha.lab.mend("sync0")
-    ha.wait_healed(timeout_s=240)
+    ha.wait_healed(timeout_s=400)
     ha.lab.wait_in_sync()
     ha.judge()
     ha.one_writer_at_a_time()
@@ -106,7 +106,7 @@ def test_two_primaries_with_raw_writers_on_both(cluster: Make) -> None:
     first_alone = ha.writes.acks("raw0", since=since + 1)[0].at
     assert not ha.writes.acks("raw1", since=first_alone), "the loser acknowledged a write after the winner went on"
     ha.lab.mend("sync0")
-    ha.wait_healed(timeout_s=180)
+    ha.wait_healed(timeout_s=400)
     ha.lab.wait_in_sync()
     for writer in ("raw0", "raw1"):
         ha.judge(writer=writer)
@@ -163,7 +163,7 @@ def test_the_blocked_node_loses_power_and_is_still_blocked(cluster: Make) -> Non
     refused = ha.run("nodeb", ["drbdadm", "primary", "r0"], check=False, timeout_s=60)
     assert refused.rc != 0 or "role:Primary" not in ha.drbd("nodeb").split("peer")[0]
     ha.lab.mend("sync0")
-    ha.wait_healed(timeout_s=240)
+    ha.wait_healed(timeout_s=400)
     ha.lab.wait_in_sync()
     ha.judge()
 
@@ -183,7 +183,7 @@ def test_the_survivor_is_rebooted_and_serves_again(cluster: Make) -> None:
     assert ha.standing("nodea") == "solo" and ha.standing("nodeb") == "blocked"
     assert not ha.writes.acks(node="nodeb")
     ha.lab.mend("sync0")
-    ha.wait_healed(timeout_s=120)
+    ha.wait_healed(timeout_s=400)
     ha.lab.wait_in_sync()
     ha.judge()
 
@@ -204,7 +204,7 @@ def test_both_are_rebooted_with_the_link_still_lost(cluster: Make) -> None:
     ha.wait_served_by("nodea", since=since, timeout_s=300)
     assert ha.standing("nodeb") == "blocked"
     ha.lab.mend("sync0")
-    ha.wait_healed(timeout_s=120)
+    ha.wait_healed(timeout_s=400)
     ha.lab.wait_in_sync()
     ha.judge()
 
@@ -219,7 +219,7 @@ def test_the_link_flaps_every_second_for_a_minute(cluster: Make) -> None:
         time.sleep(1)
         ha.lab.mend("sync0")
         time.sleep(1)
-    ha.wait_healed(timeout_s=120)
+    ha.wait_healed(timeout_s=400)
     ha.wait_served_by("nodea", since=time.monotonic())
     assert ha.lab.fencings == []
     assert not ha.writes.acks(node="nodeb")
