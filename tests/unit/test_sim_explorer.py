@@ -56,6 +56,12 @@ def test_messages_take_any_time(name: str) -> None:
     run(SETTINGS[name]._replace(faults=1, lagging=(0, 1)))
 
 
+@pytest.mark.slow
+@pytest.mark.req("D8")
+def test_messages_take_any_time_with_two_faults() -> None:
+    run(SETTINGS[MAIN]._replace(faults=2, lagging=(0, 1)))
+
+
 @pytest.mark.parametrize("kind", ["sync", "record"])
 def test_what_is_left_out_of_a_world_makes_no_difference(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worlds that are reached with everything kept are, without what is irrelevant in them, those that are reached."""
