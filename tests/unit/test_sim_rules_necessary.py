@@ -93,21 +93,11 @@ def test_all_rules_hold(name: str) -> None:
     assert report.complete
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="core: contact compares counts of connections without the runs that counted, and they begin anew with a run; "
-    "a copy from before the boot lets b join while a is solo",
-)
 def test_all_rules_hold_after_a_boot() -> None:
     report = explore(LATE_AFTER_BOOT)
     assert report.violation is None, readable(report.violation)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="core: in a meeting nobody can be fenced, and a block that has failed is not asked for again: nobody serves until "
-    "some fact changes",
-)
 def test_a_block_that_fails_in_a_meeting() -> None:
     report = explore(Setting(faults=3, kinds=("sync", "power", "fails")))
     assert report.violation is None, readable(report.violation)

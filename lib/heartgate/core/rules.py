@@ -55,8 +55,15 @@ def on(config: Config, ident: str) -> bool:
 
 
 def is_in_contact(config: Config, mine: Message, theirs: Message) -> bool:
-    """Both ends report the same connection (or, with that rule left out, any connection)."""
-    return verdict.contact(mine, theirs) if on(config, "pairing") else verdict.link_up(mine, theirs)
+    """Both ends report the same connection (or, with that rule left out, any connection). Counts of connections begin
+    anew with each run of a daemon, so they mean nothing without the runs that counted: a copy of a message from before
+    a boot must not let anybody join."""
+    if not on(config, "pairing"):
+        return verdict.link_up(mine, theirs)
+    here, there = mine.link_to(theirs.sender), theirs.link_to(mine.sender)
+    if here is None or there is None or (here.paired_run, there.paired_run) != (theirs.run, mine.run):
+        return False
+    return verdict.contact(mine, theirs)
 
 
 def proof_of(record: Record, node: str) -> Optional[Proof]:
@@ -231,12 +238,18 @@ def _may_propose(config: Config, state: State, planned: verdict.Plan) -> bool:
     return record.standing not in SERVING
 
 
+def _ask_again(state: State, planned: verdict.Plan, current: Round) -> bool:
+    """In a meeting nobody can be fenced for not answering, and a block that failed is only tried for a new question."""
+    meeting = planned.situation is verdict.Situation.MEETING
+    return meeting and current.overdue and state.record.standing is not Standing.DECIDING
+
+
 def _propose(config: Config, state: State) -> Effect:
     planned = _planned(config, state)
     wanted = planned is not None and planned.leader == config.me and _may_propose(config, state, planned)
     if planned is None or not wanted:
         return (state._replace(round=None), ()) if state.round is not None else None
-    if state.round is not None and state.round.ask.keep == planned.keep:
+    if state.round is not None and state.round.ask.keep == planned.keep and not _ask_again(state, planned, state.round):
         return None
     heard = [said.epoch for _, said in state.heard] + [s.ask.epoch - 1 for _, s in state.heard if s.ask is not None]
     request, epoch = state.next_request, max([state.record.epoch, *heard]) + 1

@@ -169,7 +169,12 @@ class Operations:
         self._enforcing = True
         if self._enforce_timer is not None:
             self._enforce_timer.cancel()
-        self._do(lambda driver, replica: driver.enforce_blocked(replica, ENFORCE_S), self._enforced, ENFORCE_S)
+        self._do(self._enforce_work, self._enforced, ENFORCE_S)
+
+    def _enforce_work(self, driver: Driver, replica: Replica) -> Outcome:
+        if not self._is_blocked():  # as for `block`: readmitted while this waited
+            return Outcome(True, "not blocked any more")
+        return driver.enforce_blocked(replica, ENFORCE_S)
 
     def _enforced(self, answer: Answer) -> None:
         self._enforcing = False
