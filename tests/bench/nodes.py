@@ -14,9 +14,10 @@ ROUNDS = 40
 FAKE = "/usr/lib/lab-replication/fake-replica"
 # A replication without replication: its facts are the lines of a file, so that a hundred of them cost nothing.
 FAKE_PROGRAM = """#!/bin/sh
+peer=nodeb; [ "$HEARTGATE_NODE" = nodeb ] && peer=nodea
 case "$1" in
     describe)
-        printf '{"protocol": 1, "resource": "%s", "peers": ["nodea", "nodeb"], "device": null, "can_freeze": true}\\n' "$2" ;;
+        printf '{"protocol": 1, "resource": "%s", "peers": ["%s"], "device": null, "can_freeze": true}\\n' "$2" "$peer" ;;
     watch) exec tail -n +1 -f "/run/fake/$2" ;;
     block) echo '{"how": "outdated"}' ;;
 esac
