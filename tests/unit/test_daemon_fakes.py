@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import socket
 import sys
@@ -321,6 +322,11 @@ class Bench:
         with self.connect() as client:
             client.send(line)
             return self.read(client)
+
+    def guard(self, **params: str) -> None:
+        """As replica-guard's start does, for r0."""
+        line = json.dumps({"op": "register", "params": {**PARAMS, **params}}).encode() + b"\n"
+        assert b'"ok":true' in self.ask(line)
 
     def close(self) -> None:
         self.daemon.close()

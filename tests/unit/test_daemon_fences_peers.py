@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any, Iterator, List
@@ -14,7 +13,7 @@ from heartgate.core import codec
 from heartgate.core.model import Disk, FenceDone, Heard, Membership, Message, Record, Role, Standing
 from heartgate.daemon import fences, peers, publisher
 from heartgate.daemon.guard import Guard
-from tests.unit.test_daemon_fakes import PARAMS, Bench, FakeCarrier
+from tests.unit.test_daemon_fakes import Bench, FakeCarrier
 
 DONE = FenceSeen("nodeb", "old", True, True, False)
 
@@ -28,7 +27,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     it = Bench(tmp_path)
     it.world.pacemaker.history = (DONE,)
     it.daemon.start()
-    assert b'"ok":true' in it.ask(json.dumps({"op": "register", "params": PARAMS}).encode() + b"\n")
+    it.guard()
     yield it
     it.close()
 
@@ -116,6 +115,23 @@ def test_an_epoch_that_began_later_needs_another_fencing(bench: Bench, guard: Gu
     bench.until("both", lambda: len(fenced(events)) == 2)
     assert fenced(events) == [FenceDone("nodeb", 7, True), FenceDone("nodeb", 8, True)]
     assert bench.world.pacemaker.fences == ["nodeb", "nodeb"]
+
+
+def test_who_waits_for_a_fencing_looks_at_once(
+    bench: Bench, guard: Guard, events: List[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else may fence it, or a person confirm: not only at the next slow look."""
+    in_epoch(guard, 3)
+    bench.turn(0.1)
+    monkeypatch.setattr(fences, "SLOW_S", 60.0)
+    bench.turn(0.1)
+    looks: List[float] = []
+    real = bench.world.pacemaker.fence_history
+    monkeypatch.setattr(bench.world.pacemaker, "fence_history", lambda deadline_s: looks.append(deadline_s) or real(deadline_s))
+    bench.turn(0.1)
+    assert not looks
+    bench.daemon.fences.ask(guard, "nodeb", 3)
+    bench.until("a look", lambda: looks)
 
 
 def test_a_failed_fencing_is_given_back(bench: Bench, guard: Guard, events: List[Any]) -> None:

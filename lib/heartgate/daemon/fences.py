@@ -75,6 +75,7 @@ class Fences:
         self._next.setdefault(node, set()).add(asked)
         if attempt is None:
             self._services.loop.soon(lambda: self._start(node))  # so that all devices that ask now share it
+        self.look()  # and quickly from now on: somebody else may fence it, or a person confirm that it is off
 
     def _start(self, node: str) -> None:
         cluster = self._cluster()
