@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from heartgate.adapters.base import Problem
 from heartgate.daemon import control
 from heartgate.daemon.client import number_in, quote, request, text_in
-from tests.unit.test_daemon_fakes import PARAMS, Bench
+from tests.unit.test_daemon_fakes import ALONE, PARAMS, Bench
 
 
 @pytest.fixture
@@ -211,6 +211,18 @@ def test_a_waiting_handler_that_goes_is_forgotten(bench: Bench) -> None:
             bench.turn(0.1)
             assert len(bench.daemon.guards["r0"].state.handlers) == 1
     bench.until("the handler to be gone", lambda: not bench.daemon.guards["r0"].state.handlers)
+
+
+def test_a_call_that_overtakes_the_news_of_its_loss_waits_for_it(bench: Bench) -> None:
+    """Taken for one about a loss that is over it would be answered at once, and the Primary stay frozen without a handler."""
+    assert call(bench, "register", params=PARAMS)["ok"]
+    guard = bench.daemon.guards["r0"]
+    with bench.connect() as client:
+        client.send(request("fence-peer", device="r0", peer="nodeb", handler="1-1"))
+        bench.turn(0.3)
+        assert not guard.state.handlers
+        bench.world.sources["exec"].tell("r0", ALONE)
+        bench.until("the handler", lambda: guard.state.handlers)
 
 
 def test_status_and_flush(bench: Bench) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Tuple
@@ -15,6 +14,7 @@ from heartgate.core.codec import value_from_json
 from heartgate.core.model import (
     AnswerHandler,
     Block,
+    Blocking,
     Drop,
     Flush,
     HandlerGone,
@@ -30,7 +30,7 @@ from heartgate.core.model import (
 from heartgate.daemon import guard as module
 from heartgate.daemon import operations
 from heartgate.daemon.guard import Guard
-from tests.unit.test_daemon_fakes import ALONE, PARAMS, TOGETHER, Bench
+from tests.unit.test_daemon_fakes import ALONE, TOGETHER, Bench
 
 Script = Callable[..., None]
 POKE = HandlerGone("poke")
@@ -40,8 +40,7 @@ POKE = HandlerGone("poke")
 def bench(tmp_path: Path) -> Iterator[Bench]:
     it = Bench(tmp_path)
     it.daemon.start()
-    line = json.dumps({"op": "register", "params": {**PARAMS, "flush": "filesystem:/srv"}}).encode() + b"\n"
-    assert b'"ok":true' in it.ask(line)
+    it.guard(flush="filesystem:/srv")
     yield it
     it.close()
 
@@ -169,11 +168,40 @@ def test_blocking_is_reported(bench: Bench, guard: Guard, script: Script, monkey
         assert events.pop() == (7, outcome.ok)
 
 
+def test_a_block_that_fails_is_tried_again(bench: Bench, guard: Guard, script: Script, monkeypatch: Any) -> None:
+    """A peer waits for it, and has this node fenced in the end."""
+    blocked(bench, guard, script)
+    monkeypatch.setattr(operations, "RETRY_PAUSE_S", 0.01)
+    guard._state = guard.state._replace(blocking=Blocking("nodeb", "run", 1, 7))
+    events: List[Any] = []
+    monkeypatch.setattr(guard, "handle", events.append)
+    outcomes = [Outcome(False, "timeout"), Outcome(False, "timeout"), Outcome(True, "outdated")]
+    bench.world.drivers["r0"].answers["block"] = lambda: outcomes.pop(0)
+    guard.operations.block(7)
+    bench.until("the outcome", lambda: events)
+    assert events == [(7, True)] and not outcomes
+
+
 def test_a_block_that_comes_too_late_is_not_carried_out(bench: Bench, guard: Guard, script: Script) -> None:
     """Readmitted while the order waited for another operation: outdating it now would take a serving copy away."""
     script(record(Standing.SYNCED), Block(7))
     bench.until("the refusal", lambda: "not blocked any more" in bench.world.journal.text())
     assert "block" not in bench.world.drivers["r0"].calls
+
+
+def test_an_enforcement_that_comes_too_late_is_not_carried_out(bench: Bench, guard: Guard, script: Script) -> None:
+    blocked(bench, guard, script)
+    driver, gate = bench.world.drivers["r0"], threading.Event()
+    bench.until("it to be enforced", lambda: "enforce" in driver.calls)
+    bench.turn(0.2)
+    driver.calls.clear()
+    driver.answers["rehandle"] = lambda: Outcome(gate.wait(5), "late")
+    guard.operations.rehandle()
+    guard.operations.facts_changed()  # waits behind the other operation
+    script(record(Standing.SYNCED))
+    gate.set()
+    bench.turn(0.3)
+    assert driver.calls == ["rehandle"], "it would outdate a serving copy"
 
 
 def test_an_operation_that_hangs_is_given_up_and_none_overtakes_it(

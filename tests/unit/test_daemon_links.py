@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Iterator, Optional, Tuple
 
@@ -10,7 +9,7 @@ import pytest
 
 from heartgate.adapters.base import AdapterError
 from heartgate.daemon import links
-from tests.unit.test_daemon_fakes import PARAMS, Bench
+from tests.unit.test_daemon_fakes import Bench
 
 
 @pytest.fixture
@@ -18,8 +17,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(links, "SETTLE_S", 0.05)
     it = Bench(tmp_path)
     it.daemon.start()
-    line = json.dumps({"op": "register", "params": {**PARAMS, "sync_interfaces": "eth2 eth3"}}).encode() + b"\n"
-    assert b'"ok":true' in it.ask(line)
+    it.guard(sync_interfaces="eth2 eth3")
     yield it
     it.close()
 

@@ -183,8 +183,7 @@ class Requests:
 
     def _when_loss_is_known(self, guard: Guard, called: HandlerCalled, left_s: float) -> None:
         """A call that overtakes the news of its loss would be taken for one about a loss that is over."""
-        waiting = self.waiting.get(called.handler)
-        if waiting is None or not waiting.client.open:
+        if called.handler not in self.waiting:
             return
         if left_s > 0 and guard.state.replica.peer(called.peer).link is Link.UP:
             self._daemon.loop.after(
