@@ -101,6 +101,7 @@ class Supervisor:
 class NsNode:
     def __init__(self, name: str, supervisor: Supervisor) -> None:
         self.name = name
+        self.was_frozen = False  # since its disk was new; see `NsLab.reset`
         self._supervisor = supervisor
         self._running: Set[subprocess.Popen[str]] = set()
 
@@ -184,6 +185,7 @@ class NsNode:
         self.power_on()
 
     def freeze(self) -> None:
+        self.was_frozen = True
         self._supervisor.request("freeze", node=self.name)
 
     def thaw(self) -> None:
@@ -334,6 +336,7 @@ class NsLab:
             print(f"lab reset: starting the nodes anew, because {str(error).splitlines()[0]}", file=sys.stderr)
             for node in self.ns_nodes.values():
                 self._supervisor.request("wipe", node=node.name)
+                node.was_frozen = False
             for node in self.ns_nodes.values():
                 node.power_on()
             self.wait_online(timeout_s=timeout_s)
@@ -344,8 +347,8 @@ class NsLab:
         for node in nodes:
             if not node.powered():
                 raise LabError(f"{node.name} is off")
-            if node.frozen():
-                node.thaw()
+            if node.was_frozen:
+                raise LabError(f"{node.name} was frozen: its peers may still be about to fence it")
         self.wait_online(timeout_s=3.0)
         first = nodes[0]
         for node in nodes:
@@ -359,6 +362,9 @@ class NsLab:
         leftover = self._resources(first)
         if leftover:
             raise LabError(f"resources are left: {', '.join(leftover)}")
+        refused = [each for each in self.fencings if not each.ok]
+        if refused:  # Pacemaker asks again as soon as it works, in the middle of the next test
+            raise LabError(f"a fencing of {refused[0].node} was asked for and did not succeed")
         for node in nodes:
             node.run(["lab-clean"], timeout_s=5)
         first.run(["stonith_admin", "--cleanup", "--history", "*"], check=False, timeout_s=5)
