@@ -79,6 +79,30 @@ def test_only_what_completed_under_this_epoch_counts(bench: Bench, guard: Guard,
     assert len(fenced(events)) == 1, "it belongs to the epoch before"
 
 
+@pytest.mark.req("A11", "E1")
+@pytest.mark.parametrize("boot, counts", [("boot-1", True), ("boot-2", False)])
+def test_a_fencing_while_the_daemon_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, boot: str, counts: bool) -> None:
+    """It counts for the next daemon of this boot. After another boot nothing does that is older than its first reading."""
+    monkeypatch.setattr(fences, "FAST_S", 0.02)
+    monkeypatch.setattr(fences, "SLOW_S", 0.02)
+    first = Bench(tmp_path)
+    first.world.boot, first.world.pacemaker.history = "boot-1", (DONE,)
+    first.daemon.start()
+    first.guard()
+    first.until("the baseline to be kept", lambda: first.daemon.services.store.load_note("r0", fences.NOTE))
+    first.close()
+
+    seen: List[Any] = []
+    monkeypatch.setattr(Guard, "handle", lambda _, event: seen.append(event))
+    second = Bench(tmp_path)
+    second.world.boot = boot
+    second.world.pacemaker.history = (DONE, FenceSeen("nodeb", "while it was dead", True, True, False))
+    second.daemon.start()
+    second.turn(0.3)
+    second.close()
+    assert [event.node for event in fenced(seen)] == (["nodeb"] if counts else [])
+
+
 @pytest.mark.req("A11")
 def test_an_unreadable_history_is_no_empty_one(bench: Bench, guard: Guard, events: List[Any]) -> None:
     bench.world.pacemaker.history = AdapterError("no answer")

@@ -103,11 +103,6 @@ def test_a_block_that_fails_in_a_meeting() -> None:
     assert report.violation is None, readable(report.violation)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="daemon: a fencing that was complete before the daemon's first look at the history counts for nothing, so one that "
-    "dies while its peer is fenced waits until that peer is back, or a person confirms that it is off",
-)
 def test_a_daemon_that_dies_while_its_peer_is_fenced() -> None:
     report = explore(Setting(faults=2, kinds=("power", "death"), bereaved=True))
     assert report.violation is None, readable(report.violation)

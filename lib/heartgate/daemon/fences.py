@@ -23,6 +23,7 @@ FAST_S = 0.3
 SLOW_S = 60.0  # a fencing takes its node out of the membership, and that is looked into at once
 RETRY_S = 1.0
 FAILED_PAUSE_S = 2.0
+NOTE = "fencing"
 
 
 class Asked(NamedTuple):
@@ -161,10 +162,12 @@ class Fences:
             epoch = epochs.get(guard.device)
             if epoch is None:
                 continue
-            baseline = self._baselines.get(guard.device)
+            baseline = self._baselines.get(guard.device) or self._kept(guard.device)
             if baseline is None or baseline.epoch != epoch:
                 self._baselines[guard.device] = Baseline(epoch, everything)
+                self._keep(guard.device, self._baselines[guard.device])
                 continue
+            self._baselines[guard.device] = baseline
             for seen in done:
                 self._tell(guard, epoch, baseline, seen)
 
@@ -196,6 +199,33 @@ class Fences:
     def _lacks_baseline(self, guard: Guard) -> bool:
         baseline = self._baselines.get(guard.device)
         return baseline is None or guard.persisted is None or baseline.epoch != guard.persisted.epoch
+
+    def _keep(self, device: str, baseline: Baseline) -> None:
+        """Not waited for: if it is lost, fencings before the next daemon's first reading do not count, which is safe."""
+        store, boot = self._services.store, self._services.world.boot
+        note = {"boot": boot, "epoch": baseline.epoch, "done": sorted(baseline.done)}
+
+        def kept(result: object) -> None:
+            if isinstance(result, Exception):
+                self._services.journal.send(
+                    "action-failed",
+                    f"{device}: which fencings are old cannot be kept: {why(result)}",
+                    device=device,
+                    action="keep-fencings",
+                    how=why(result),
+                )
+
+        self._services.workers.submit("notes", lambda: store.save_note(device, NOTE, note), kept, HISTORY_S)
+
+    def _kept(self, device: str) -> Optional[Baseline]:
+        """As an earlier daemon of this boot left it. After a boot it means nothing: the peer may have gone on alone meanwhile."""
+        note = self._services.store.load_note(device, NOTE)
+        if not isinstance(note, dict) or note.get("boot") != self._services.world.boot:
+            return None
+        epoch, done = note.get("epoch"), note.get("done")
+        if not isinstance(epoch, int) or not isinstance(done, list) or not all(isinstance(key, str) for key in done):
+            return None
+        return Baseline(epoch, frozenset(done))
 
     def forget(self, device: str) -> None:
         self._baselines.pop(device, None)

@@ -433,10 +433,11 @@ def power_off(world: World, me: int) -> World:
 
 
 def fenced(world: World, me: int) -> World:
-    """The peer loses power; the result is reported to this node's daemon, under the epoch that is in force now."""
+    """The peer loses power; the result is reported to this node's daemon, or to the next one of this boot, under the epoch that
+    is in force now."""
     world = power_off(world, 1 - me)
     node = world.nodes[me]._replace(peer_clean=True)
-    if node.state is None or node.record is None:
+    if node.record is None:
         return put(world, me, node)
     report = ("fenced", node.record.epoch)
     return put(world, me, node if report in node.ops else node._replace(ops=(*node.ops, report)))

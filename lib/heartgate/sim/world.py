@@ -320,8 +320,9 @@ def _operation(action: object) -> Optional[Tuple[str, int]]:
 
 
 def kill_daemon(node: Node) -> Node:
-    """Whatever it had ordered and not got back is forgotten; the kernel and the handler processes go on waiting."""
-    return node._replace(state=None, ops=(), slow=False)
+    """Whatever it had ordered and not got back is forgotten; the kernel and the handler processes go on waiting. A fencing
+    stays in Pacemaker's history, and what had been there before is kept on the disk, so the next daemon finds it."""
+    return node._replace(state=None, ops=tuple(op for op in node.ops if op[0] == "fenced"), slow=False)
 
 
 def role_of(primary: bool) -> Role:
