@@ -9,7 +9,7 @@ from typing import Iterator
 import pytest
 
 from tests.lab.api import LabError, wait_until
-from tests.lab.vm.form import RESOURCE, SAVED_NET, adjust_drbd
+from tests.lab.vm.form import RESOURCE, SAVED_NET, drbd_resource
 from tests.lab.vm.lab import VmLab
 from tests.lab.vm.machine import Machine
 
@@ -201,13 +201,12 @@ def test_writer_on_a_range_of_a_device_and_a_loss_is_found(pair: VmLab) -> None:
 
 
 def test_writer_follows_the_service_and_nothing_acknowledged_is_lost(pair: VmLab) -> None:
-    """Stock agents: the active node's power is cut, the cluster fences it, the other goes on with every record."""
+    """Agents of others alone: the active node's power is cut, the cluster fences it, the other goes on with every record."""
     first, other = pair.nodes["nodea"], pair.nodes["nodeb"]
-    for node in pair.nodes.values():  # the stock handlers, where the resource file expects heartgate's
-        node.run(["mkdir", "-p", "/usr/lib/heartgate"])
-        node.run(["ln", "-s", "/usr/lib/drbd/crm-fence-peer.9.sh", "/usr/lib/heartgate/drbd-fence-peer"])
-        node.run(["ln", "-s", "/usr/lib/drbd/crm-unfence-peer.9.sh", "/usr/lib/heartgate/drbd-unfence-peer"])
-    adjust_drbd(pair.nodes, handlers=True, net=SAVED_NET)
+    for node in pair.nodes.values():  # Pacemaker's fencing alone gives the order here: DRBD asks nobody
+        content = drbd_resource(handlers=False, net=SAVED_NET).replace("resource-and-stonith", "dont-care")
+        node.put(f"/etc/drbd.d/{RESOURCE}.res", content)
+        node.run(["drbdadm", "adjust", RESOURCE])
     first.run(["drbdadm", "primary", RESOURCE])
     first.run(["mkfs.ext4", "-q", "/dev/drbd0"], timeout_s=60)
     first.run(["drbdadm", "secondary", RESOURCE])
