@@ -244,6 +244,7 @@ class Kernel:
 
     def __init__(self, role="Primary", disk="UpToDate", connection="Connected", suspended="no", gi=OUTDATED_GI):
         self.role, self.disk, self.connection, self.suspended, self.gi = role, disk, connection, suspended, gi
+        self.connects_meanwhile = False
         self.calls, self.users, self.sockets, self.up = (
             [],
             {"killed": [], "left": [], "kernel": [], "protected": []},
@@ -285,7 +286,11 @@ class Kernel:
             if self.sockets and self.connection == "Connected":
                 self.connection, self.suspended = "Connecting", "fencing" if self.role == "Primary" else "no"
                 return Completed(0, "ESTAB\n" * self.sockets, "")
-        elif line == "drbdsetup outdate 0" and self.connection != "Connected":
+        elif line == "drbdsetup outdate 0":
+            if self.connects_meanwhile:
+                self.connection, self.connects_meanwhile = "Connected", False
+            if self.connection == "Connected":
+                return Completed(17, "", "State change failed: (-7) State change was refused by peer node")
             self.disk = "Outdated"
         elif line == "drbdsetup detach 0 --force":
             self.disk = "Diskless"
@@ -334,6 +339,14 @@ def test_block(facts, how, tmp_path):
     outcome = driver(kernel, tmp_path).block(UNKNOWN_REPLICA, 2.0)
     assert outcome.ok and outcome.how == how
     assert any(call.startswith("ss -K") for call in kernel.done()) == (facts == {})
+
+
+def test_a_block_that_the_kernel_refuses_is_no_block(tmp_path):
+    """The connection came back between the look and the command."""
+    kernel = Kernel(role="Secondary", connection="Connecting")
+    kernel.connects_meanwhile = True
+    outcome = driver(kernel, tmp_path).block(UNKNOWN_REPLICA, 2.0)
+    assert outcome.ok and outcome.how == "secondary"
 
 
 def test_block_of_what_is_not_there(tmp_path):

@@ -252,3 +252,28 @@ def test_the_newest_value_is_published_when_pacemaker_is_back(bench: Bench, monk
     bench.until("it", lambda: cluster.published)
     bench.turn(0.1)
     assert cluster.published == [("r0", "blocked")]
+
+
+def test_deciding_is_published_only_if_it_lasts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(publisher.HELD_BACK_S, "deciding", 0.2)
+    cluster, wanted = bench.world.pacemaker, bench.daemon.publisher.want
+    bench.turn(0.1)
+    cluster.published.clear()
+    wanted("r0", "deciding")
+    wanted("r0", "blocked")
+    bench.turn(0.4)
+    assert cluster.published == [("r0", "blocked")]
+    wanted("r0", "deciding")
+    bench.turn(0.1)
+    assert cluster.published == [("r0", "blocked")]
+    bench.turn(0.3)
+    assert cluster.published == [("r0", "blocked"), ("r0", "deciding")]
+
+
+def test_after_a_verdict_the_history_is_not_urgent(bench: Bench, guard: Guard, events: List[Any]) -> None:
+    """A peer waits for the block; what was fenced before the next epoch proves nothing anyhow."""
+    looked = bench.daemon.fences._urgent
+    bench.until("the baseline", lambda: not looked())
+    for standing, urgent in ((Standing.DECIDING, True), (Standing.BLOCKED, False), (Standing.SOLO, False)):
+        guard.persisted = Record(standing, 90, ("nodea", "nodeb"), "boot-1")
+        assert looked() is urgent

@@ -216,10 +216,10 @@ class DrbdDriver84:
             return str(disk.value)
         if facts.connected:
             return "secondary" if Link.UP in facts.links.values() else ""
-        for minor in facts.minors:
-            # Refused when the connection came back in between; the next look decides.
-            self._try(clock, "drbdsetup", "outdate", str(minor))
-        return ""
+        # The kernel refuses it when the connection has come back, or somebody has promoted it, in between; then the next look
+        # decides. Where it does not refuse, its word is as good as another look, which costs a peer that waits for us a program.
+        done = [self._try(clock, "drbdsetup", "outdate", str(minor)).ok for minor in facts.minors]
+        return Disk.OUTDATED.value if done and all(done) else ""
 
     def _drop_all(self, clock: Clock) -> bool:
         config = self._configuration(clock)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Set, Tuple, Union
 
 from heartgate.adapters.base import Cluster, FenceSeen, Outcome
-from heartgate.core.model import FenceDone
+from heartgate.core.model import FenceDone, Standing
 from heartgate.daemon.guard import Guard
 from heartgate.daemon.loop import Timer
 from heartgate.daemon.services import Services, why
@@ -197,8 +197,11 @@ class Fences:
         return any(_waits(guard) or self._lacks_baseline(guard) for guard in self._guards())
 
     def _lacks_baseline(self, guard: Guard) -> bool:
-        baseline = self._baselines.get(guard.device)
-        return baseline is None or guard.persisted is None or baseline.epoch != guard.persisted.epoch
+        """Under the epoch of a verdict no fencing is needed as proof any more: the next one begins with the readmission."""
+        baseline, record = self._baselines.get(guard.device), guard.persisted
+        if baseline is None or record is None:
+            return True
+        return baseline.epoch != record.epoch and record.standing not in (Standing.BLOCKED, Standing.SOLO)
 
     def _keep(self, device: str, baseline: Baseline) -> None:
         """Not waited for: if it is lost, fencings before the next daemon's first reading do not count, which is safe."""

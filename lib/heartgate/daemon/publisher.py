@@ -10,6 +10,8 @@ from heartgate.daemon.services import Services, why
 DEADLINE_S = 10.0
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 20.0
+# Most verdicts take less. Pacemaker would compute two transitions for nothing, and be in the way of the block.
+HELD_BACK_S = {"deciding": 1.5}
 
 
 class Publisher:
@@ -30,7 +32,10 @@ class Publisher:
         self._wanted[name] = value
         if then is not None:
             self._then[name] = then
-        if name not in self._busy:
+        pause = HELD_BACK_S.get(value or "", 0.0)
+        if pause:
+            self._services.loop.after(pause, lambda: self._start(name))
+        else:
             self._start(name)
 
     def _start(self, name: str) -> None:
