@@ -204,6 +204,18 @@ def test_an_enforcement_that_comes_too_late_is_not_carried_out(bench: Bench, gua
     assert driver.calls == ["rehandle"], "it would outdate a serving copy"
 
 
+def test_nothing_goes_before_a_block_that_a_peer_waits_for(bench: Bench, guard: Guard, script: Script) -> None:
+    """The facts change between the order and its execution, which waits for the record to be on the disk."""
+    driver = bench.world.drivers["r0"]
+    new = record(Standing.BLOCKED)
+    guard._state = guard.state._replace(record=new, blocking=Blocking("nodeb", "run", 1, 7))
+    guard.operations.facts_changed()
+    guard.operations.block(7)
+    guard.operations.facts_changed()
+    bench.until("the enforcement after it", lambda: "enforce" in driver.calls)
+    assert driver.calls[:2] == ["block", "enforce"]
+
+
 def test_an_operation_that_hangs_is_given_up_and_none_overtakes_it(
     bench: Bench, guard: Guard, script: Script, monkeypatch: Any
 ) -> None:

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Union
 
 from heartgate.adapters.base import Driver, Outcome
+from heartgate.core.fold import FAILED_BLOCK
 from heartgate.core.model import UNKNOWN_REPLICA, BlockDone, Link, Replica, Role, Standing
 from heartgate.daemon.loop import Timer
 from heartgate.daemon.services import FlushResult, why
@@ -39,6 +40,7 @@ class Operations:
         self.flushed: Optional[Dict[str, object]] = None  # the last flush, as shown by status
         self._guard = guard
         self._services = guard.services
+        self._blocks = 0  # under way
         self._enforcing = False
         self._enforce_again = False
         self._enforce_pause = ENFORCE_FIRST_S
@@ -53,9 +55,11 @@ class Operations:
 
         def done(answer: Answer) -> None:
             ok = isinstance(answer, Outcome) and answer.ok
+            self._blocks -= 1
             self._note("block", ok, answer)
             if ok or left <= 1 or not self._still_wanted(token):
                 self._guard.handle(BlockDone(token, ok))
+                self._enforce()
             else:
                 self._services.loop.after(RETRY_PAUSE_S, lambda: self.block(token, left - 1))
 
@@ -64,6 +68,7 @@ class Operations:
                 return Outcome(False, "not blocked any more")
             return driver.block(replica, BLOCK_S)
 
+        self._blocks += 1
         self._do(work, done, BLOCK_S)
 
     def release(self) -> None:
@@ -163,6 +168,8 @@ class Operations:
     def _enforce(self) -> None:
         if not self._is_blocked() or self._replica == UNKNOWN_REPLICA:
             return
+        if self._block_is_due():  # it does what is needed now, and a peer waits for it: nothing goes before it in the lane
+            return
         if self._enforcing:
             self._enforce_again = True
             return
@@ -170,6 +177,10 @@ class Operations:
         if self._enforce_timer is not None:
             self._enforce_timer.cancel()
         self._do(self._enforce_work, self._enforced, ENFORCE_S)
+
+    def _block_is_due(self) -> bool:
+        ordered = self._guard.state.blocking
+        return self._blocks > 0 or (ordered is not None and ordered.token != FAILED_BLOCK)
 
     def _enforce_work(self, driver: Driver, replica: Replica) -> Outcome:
         if not self._is_blocked():  # as for `block`: readmitted while this waited
