@@ -8,10 +8,9 @@ from typing import List, Tuple
 
 from tests.bench.table import Row
 from tests.lab.api import wait_until
-from tests.lab.vm import form
 from tests.vm.cluster import HaLab, Variant, restore
+from tests.vm.stock import use_stock_stack
 
-STOCK = "/usr/lib/drbd/crm-fence-peer.9.sh"
 SEEN_S = 12.0
 
 
@@ -29,7 +28,7 @@ def _cut(stock: bool) -> Tuple[float, float]:
     with restore(Variant()) as ha:
         ha.lab.quick_drbd()
         if stock:
-            _use_stock_handlers(ha)
+            use_stock_stack(ha)
         ha.writes.wait_acks(20)
         ha.run("nodea", ["sh", "-c", "drbdsetup events2 --timestamps r0 > /run/events2 2>&1 &"])
         time.sleep(12)  # an armed ping-int of 10 s stays for one round after the adjustment
@@ -57,17 +56,3 @@ def _between(events: str) -> float:
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
     return at("response") - at("call")
-
-
-def _use_stock_handlers(ha: HaLab) -> None:
-    """The same cluster without heartgate: its guard stopped, its rule gone, DRBD's own handlers in place."""
-    ha.run("nodea", ["crm_resource", "--resource", "guard-clone", "--meta", "--set-parameter", "target-role",
-                     "--parameter-value", "Stopped"], timeout_s=60)  # fmt: skip
-    ha.run("nodea", ["cibadmin", "--delete", "--xml-text", '<rsc_location id="heartgate-r0"/>'], timeout_s=60)
-    for node in ha.nodes.values():
-        content = form.drbd_resource(handlers=True, net=form.QUICK_NET)
-        content = content.replace("/usr/lib/heartgate/drbd-fence-peer", STOCK)
-        content = content.replace("/usr/lib/heartgate/drbd-unfence-peer", "/usr/lib/drbd/crm-unfence-peer.9.sh")
-        node.put("/etc/drbd.d/r0.res", content)
-        node.run(["drbdadm", "adjust", "r0"])
-        node.run(["systemctl", "stop", "heartgated"], timeout_s=60)

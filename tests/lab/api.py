@@ -54,8 +54,10 @@ class Node(Protocol):
 
 
 class Lab(Protocol):
-    nodes: Mapping[str, Node]
-    links: Sequence[str]
+    @property
+    def nodes(self) -> Mapping[str, Node]: ...
+    @property
+    def links(self) -> Sequence[str]: ...
 
     def cut(self, link: str, *, node: Optional[str] = None, direction: Optional[str] = None) -> None:
         """Cut a link. node=None, direction=None: both ends lose carrier (a pulled cable). node=X: only X's end loses

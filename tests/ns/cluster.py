@@ -29,11 +29,12 @@ class NsCluster:
         policy: str = "priority",
         active: str = "nodea",
         service: bool = True,
+        gate: bool = False,
         replication: Optional[Dict[str, Any]] = None,
         **guard: str,
     ) -> None:
-        """Resources by pcs; returns when both are synced and the writer writes on `active`. replication: options of replicad;
-        guard: parameters of replica-guard."""
+        """Resources by pcs; returns when both are synced and the writer writes on `active`. gate: fence_heartgate decides who may
+        shoot. replication: options of replicad; guard: parameters of replica-guard."""
         host.configure(self.lab, **(replication or {}))
         for node in self.nodes.values():  # an attribute lives as long as the node does; the test before this one set it
             node.run(["attrd_updater", "-n", "heartgate-r0", "-D"], check=False)
@@ -53,6 +54,11 @@ class NsCluster:
         else:
             host.start(self.lab)
         first = self.nodes["nodea"]
+        if gate:
+            commands += [
+                ["pcs", "stonith", "create", "gate", "fence_heartgate", "pcmk_host_list=nodea nodeb", "--force"],
+                *(["pcs", "stonith", "level", "add", "1", node, "gate", "power"] for node in NODES),
+            ]
         if service:  # all at once: the guard looks at the replica when it starts
             first.run(["pcs", "cluster", "cib", "/root/new.xml"], timeout_s=60)
             commands = [["pcs", "-f", "/root/new.xml", *command[1:]] for command in commands]

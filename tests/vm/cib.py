@@ -43,7 +43,7 @@ def _meta(ident: str, **values: str) -> str:
 
 
 def resources(guard: Dict[str, str], *, promoted_max: int, service: bool, directory: str, log: str) -> str:
-    """replica-guard, DRBD, and (service=True) a file system with a writer on it."""
+    """fence_heartgate, replica-guard, DRBD, and (service=True) a file system with a writer on it."""
     watched = _primitive("guard", "heartgate", "replica-guard", guard, _operations("guard", _monitor("guard", 20)))
     drbd = _primitive(
         "drbd",
@@ -62,10 +62,24 @@ def resources(guard: Dict[str, str], *, promoted_max: int, service: bool, direct
             + _primitive("writer", "lab", "writer", {"path": log}, _operations("writer"))
             + "</group>"
         )
+    # It decides who may shoot, before the power controller. Emulated, an agent takes seconds to start: hence the longer turns.
+    pairs = {"pcmk_host_list": "nodea nodeb", "rank_delay": "15", "pcmk_off_timeout": "120", "pcmk_reboot_timeout": "120"}
+    attributes = "".join(f'<nvpair id="gate-{name}" name="{name}" value="{value}"/>' for name, value in pairs.items())
+    gate = (
+        '<primitive id="gate" class="stonith" type="fence_heartgate">'
+        f'<instance_attributes id="gate-parameters">{attributes}</instance_attributes></primitive>'
+    )
     return (
-        f'<resources><clone id="guard-clone">{watched}</clone>'
+        f'<resources>{gate}<clone id="guard-clone">{watched}</clone>'
         f'<clone id="drbd-clone">{meta}{drbd}</clone>{group}</resources>'
     )
+
+
+def fencing_levels() -> str:
+    levels = "".join(
+        f'<fencing-level id="level-{node}" target="{node}" index="1" devices="gate,fence-lab"/>' for node in ("nodea", "nodeb")
+    )
+    return f"<fencing-topology>{levels}</fencing-topology>"
 
 
 def constraints(*, active: str, service: bool) -> str:

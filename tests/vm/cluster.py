@@ -166,7 +166,8 @@ class HaLab:
             self.guard_parameters(), promoted_max=1 if service else 2, service=service, directory=MOUNT, log=LOG
         )
         constraints = cib.constraints(active=self.active, service=service)
-        for scope, content in (("resources", resources), ("constraints", constraints)):
+        parts = (("resources", resources), ("fencing-topology", cib.fencing_levels()), ("constraints", constraints))
+        for scope, content in parts:
             argv = ["cibadmin", "--modify", "--allow-create", "--scope", scope, "--xml-pipe"]
             node.run(argv, stdin=content, timeout_s=60)
 
