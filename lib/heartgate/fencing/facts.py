@@ -128,7 +128,7 @@ def _of_store(target: str, places: Places, note: str) -> Known:
 def _of_files(
     store: Store, name: str, target: str, boot: str, me: str, notes: List[str]
 ) -> Tuple[str, DeviceFacts, Tuple[str, ...]]:
-    device, nodes = DeviceFacts(name), ()
+    device, nodes = DeviceFacts(name), tuple[str, ...]()
     try:
         saved = store.read_config(name)
         checked = params.parse(saved.params)[0] if saved is not None else None

@@ -6,15 +6,16 @@ import json
 import sys
 import time
 from enum import Enum
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, List, Optional
 
 from heartgate.adapters.journal import Journal
 from heartgate.core import fencing
 from heartgate.core.fencing import Answer, DeviceFacts, Facts
 from heartgate.fencing import facts as looking
-from heartgate.fencing.agent import FAILED, NAME, OK, say
+from heartgate.fencing.agent import FAILED, OK, say
 from heartgate.fencing.facts import Known, Places
 from heartgate.fencing.options import Bad, Options
+from heartgate.fencing.table import NAME
 
 HOLD_POLL_S = 1.0
 SOURCES = {"daemon": "what heartgated says", "disk": "what heartgated left on the disk", "nothing": "names alone"}
@@ -76,16 +77,24 @@ def _told(given: Options, answer: Answer, look: Optional[Look], notes: List[str]
     target = given.target if look is not None else ""
     what = "may be shot" if answer.passes else "is not shot"
     line = f"{target} {what}: {answer.reason} (rule {answer.rule})" if look is not None else f"{answer.reason} (rule on)"
-    turn = answer.turn.name.lower()
-    fields: Dict[str, object] = {"action": given.action, "node": target, "passed": answer.passes, "turn": turn}
-    if look is not None:
-        fields.update(source=look.known.source, notes="\n".join(notes), facts=json.dumps(plain(look.facts), sort_keys=True))
-    _Record(NAME).send("fence-passed" if answer.passes else "fence-refused", line, rule=answer.rule, **fields)
+    source, facts = ("", "") if look is None else (look.known.source, json.dumps(plain(look.facts), sort_keys=True))
+    _Record(NAME).send(
+        "fence-passed" if answer.passes else "fence-refused",
+        line,
+        rule=answer.rule,
+        action=given.action,
+        node=target,
+        passed=answer.passes,
+        turn=answer.turn.name.lower(),
+        source=source,
+        notes="; ".join(notes),
+        facts=facts,
+    )
     if not given.flag("quiet"):
         for note in notes if given.flag("verbose") or answer.passes else []:
             say(note)
         if given.flag("verbose") and look is not None:
-            say(f"facts: {fields['facts']}")
+            say(f"facts: {facts}")
     if answer.passes:
         sys.stdout.write(f"{NAME}: {line}\n")
         return OK
