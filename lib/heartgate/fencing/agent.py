@@ -21,10 +21,14 @@ def say(text: str) -> None:
 def main(arguments: "list[str]", stdin: bytes = b"") -> int:
     try:
         given = parsing.from_arguments(arguments) if arguments else parsing.from_stdin(stdin)
-        return _act(given)
     except parsing.Bad as error:
         say(str(error))
         return FAILED
+    try:
+        return _act(given)
+    except parsing.Bad as error:
+        say(str(error))
+        return OK if given.is_on else FAILED
 
 
 def _act(given: parsing.Options) -> int:
@@ -41,7 +45,7 @@ def _act(given: parsing.Options) -> int:
         sys.stdout.write(metadata())
         return OK
     notes = [*given.notes]
-    if action != "on":  # nothing may keep a node from being switched on again
+    if not given.is_on:
         notes += _checked(action, given)
     if not given.flag("quiet"):
         for note in notes:

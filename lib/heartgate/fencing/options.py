@@ -51,6 +51,12 @@ class Options:
         return action
 
     @property
+    def is_on(self) -> bool:
+        """Always succeeds: Pacemaker makes off and on of a reboot, and nothing may keep a node from being switched on again."""
+        given = self._given.get("action", self._given.get("option", "")).lower()
+        return SAME_ACTION.get(given, given) == "on"
+
+    @property
     def target(self) -> str:
         """The node; "" if none is named. What Pacemaker itself calls it (nodename) counts more than plug, which may have been
         translated by pcmk_host_map for another kind of device."""

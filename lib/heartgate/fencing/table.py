@@ -28,7 +28,7 @@ PARAMETERS = (
     ("hold_while_synced", "", "0|1", "boolean", "0", False,
      "Refuse while the replication of all devices with the target is connected: hold still instead of fencing"),
     ("delay", "", "seconds", "second", "0", False, "Wait X seconds before fencing is started (rank_delay comes after that)"),
-    ("quiet", "q", "", "boolean", "", False, "Say nothing on stderr"),
+    ("quiet", "q", "", "boolean", "", False, "Say nothing on stderr but errors and refusals"),
     ("verbose", "v", "", "boolean", "", False, "Say on stderr what the answer is based on"),
     ("version", "V", "", "boolean", "", False, "Display version information and exit"),
     ("help", "h", "", "boolean", "", False, "Display help and exit"),
