@@ -110,7 +110,7 @@ def test_the_disk_counts_beside_the_standing(standing: Standing, disk: Disk, rul
     ],
 )
 def test_active_first_ranks_by_every_role_that_the_target_may_believe(
-    own: "frozenset[Role]", target: Role, before: bool, rule: str
+    own: frozenset[Role], target: Role, before: bool, rule: str
 ) -> None:
     device = one(policy=Rank.ACTIVE_FIRST, own_roles=own, target_role=target, before_target=before)
     assert answer(about(device)).rule == rule
@@ -193,7 +193,8 @@ Roles = Tuple[Role, "frozenset[Role]"]
 def roles(draw: st.DrawFn) -> Roles:
     """(what the other one believes, every role that this node holds for possible): the first is always in the second."""
     believed = draw(st.sampled_from([Role.PRIMARY, Role.SECONDARY]))
-    return believed, draw(st.sampled_from([frozenset({believed}), ANY, frozenset({Role.UNKNOWN}), frozenset({believed, Role.UNKNOWN})]))
+    possible = [frozenset({believed}), ANY, frozenset({Role.UNKNOWN}), frozenset({believed, Role.UNKNOWN})]
+    return believed, draw(st.sampled_from(possible))
 
 
 @st.composite
@@ -247,7 +248,8 @@ def two_nodes(draw: st.DrawFn) -> Tuple[Facts, Facts]:
     a = Facts("off", ME, TARGET, tuple(pair[0] for pair in pairs), True, (), hold)
     b = Facts("off", TARGET, ME, tuple(pair[1] for pair in pairs), True, (), hold)
     nothing: Dict[str, object] = {"devices": (), "guards_any": False}
-    return (a._replace(**nothing) if draw(st.integers(0, 9)) == 0 else a), (b._replace(**nothing) if draw(st.integers(0, 9)) == 0 else b)
+    first, second = (facts._replace(**nothing) if draw(st.integers(0, 9)) == 0 else facts for facts in (a, b))
+    return first, second
 
 
 @pytest.mark.req("A7", "A8")
