@@ -66,6 +66,14 @@ KINDS: Dict[str, Kind] = {
     "fence-seen": Kind(
         "d26e9b47f1034c60925a8e7f3bc04d09", NOTICE, "A fencing of @HEARTGATE_NODE@ ended",
         "HEARTGATE_OK tells whether it succeeded, HEARTGATE_MANUAL whether a person vouched for it."),
+    "fence-passed": Kind(
+        "1a2ae526a8da49f6b6721a9aeebd4e97", NOTICE, "This node may fence @HEARTGATE_NODE@",
+        "The next device of the fencing level cuts the power. HEARTGATE_RULE names the rule that gave the answer,\n"
+        "HEARTGATE_FACTS what it was based on, HEARTGATE_SOURCE whether the daemon or only its files could be asked."),
+    "fence-refused": Kind(
+        "67f575aa9fe0442f92947ccd8166deac", WARNING, "This node does not fence @HEARTGATE_NODE@",
+        "HEARTGATE_RULE names the rule that gave the answer, HEARTGATE_FACTS what it was based on.\n"
+        "The agent that cuts the power was not called. docs/fence_heartgate.md lists the rules."),
     "handler": Kind(
         "86f3d01e5ac74928b07d4e2a95b1c60a", NOTICE, "A replication handler was answered",
         "HEARTGATE_CODE: 4 = the peer is blocked, 7 = the peer was fenced, 1 = stay frozen."),

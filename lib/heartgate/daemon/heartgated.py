@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Dict, Optional, Tuple
 
 from heartgate.adapters.base import AdapterError, Cluster
-from heartgate.core.model import Heard, Membership, Record, Replica, ReplicaChanged
+from heartgate.core.model import Heard, Membership, Message, Record, Replica, ReplicaChanged
 from heartgate.daemon.control import ControlServer
 from heartgate.daemon.fences import Fences
 from heartgate.daemon.guard import Guard, Outside, tell_all
@@ -20,6 +20,7 @@ from heartgate.daemon.requests import Requests
 from heartgate.daemon.services import Services, World, why
 from heartgate.daemon.sources import Sources
 from heartgate.daemon.store import KeptAside, Saved, Store
+from heartgate.daemon.words import Words
 from heartgate.daemon.workers import Workers
 
 
@@ -34,7 +35,8 @@ class Daemon:
         self.me: Optional[str] = None
         self._cluster: Optional[Cluster] = None
         self._reported: Dict[str, int] = {}
-        self.peers = Peers(self.services, self._heard, self._membership, self._joined)
+        self.words = Words()
+        self.peers = Peers(self.services, self._heard, self._membership, self._joined, self.words.alive)
         self.publisher = Publisher(self.services, lambda: self._cluster)
         self.fences = Fences(self.services, lambda: self._cluster, lambda: self.guards.values())
         self.sources = Sources(self.services, self._replica_changed)
@@ -42,7 +44,7 @@ class Daemon:
         self.requests = Requests(self)
         self.control = ControlServer(self.loop, socket, self.requests.dispatch)
         self._outside = Outside(
-            send=self.peers.send,
+            send=self._send,
             answer=self.requests.answer_handler,
             ask_fence=self.fences.ask,
             publish=self.publisher.want,
@@ -148,9 +150,14 @@ class Daemon:
         guard = self.guards.get(heard.message.device)
         if guard is None or heard.message.sender not in guard.config.nodes:
             return False
+        self.words.heard(heard.message)
         if guard.state.message_of(heard.message.sender) != heard.message:  # a mere repetition tells nothing
             guard.handle(heard)
         return True
+
+    def _send(self, message: Message) -> None:
+        self.words.told(message)
+        self.peers.send(message)
 
     def _membership(self, event: Membership) -> None:
         me = self.me

@@ -42,11 +42,13 @@ class Peers:
         heard: Callable[[Heard], bool],
         membership: Callable[[Membership], None],
         joined: Callable[[str], None],
+        alive: Callable[[str], None],
     ) -> None:
         self._services = services
         self._heard = heard  # False: no such device here
         self._membership = membership
         self._joined = joined
+        self._alive = alive
         self._carrier: Optional[NamedCarrier] = None
         self._fd = -1
         self._told: Dict[str, Told] = {}
@@ -218,6 +220,7 @@ class Peers:
             self._refuse(delivery.node, f"message from {delivery.node} claims to be from {sender}: dropped")
             return
         self.last_beat[sender] = time.monotonic()
+        self._alive(sender)
         for message in messages:
             if not self._heard(Heard(message)):
                 self._unknown_device(message)

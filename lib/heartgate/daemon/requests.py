@@ -52,6 +52,7 @@ class Requests:
             "fence-peer": self._fence_peer,
             "unfence-peer": self._unfence_peer,
             "flush": self._flush,
+            "fencing": self._fencing,
         }
 
     def dispatch(self, client: Client, request: Mapping[str, Any]) -> None:
@@ -236,6 +237,10 @@ class Requests:
             client.reply({"ok": False, "error": "the replica is frozen: flushing it now would hang"})
             return
         guard.operations.flush_now(guard.state.record.epoch, done)
+
+    def _fencing(self, client: Client, request: Mapping[str, Any]) -> None:
+        target = str(request.get("node", ""))
+        client.reply(status.for_fencing(self._daemon, self._daemon.guards.values(), target))
 
     def _status(self, client: Client, request: Mapping[str, Any]) -> None:
         wanted = request.get("device")

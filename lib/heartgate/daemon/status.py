@@ -69,6 +69,26 @@ def _of_guard(daemon: Daemon, guard: Guard) -> Data:
     return data
 
 
+def for_fencing(daemon: Daemon, guards: Iterable[Guard], target: str) -> Data:
+    """What `fence_heartgate` decides by. From memory alone: the disk may be what hangs."""
+    return {"ok": True, "node": daemon.me, "devices": [_for_fencing(daemon, guard, target) for guard in guards]}
+
+
+def _for_fencing(daemon: Daemon, guard: Guard, target: str) -> Data:
+    state, device = guard.state, guard.device
+    last, now = daemon.words.last(device, target), state.message_of(target)
+    data = _of_record(device, state.record)
+    data.update(
+        policy=guard.config.rank.value,
+        priorities=dict(guard.config.priorities),
+        disk=state.replica.disk.value,
+        link=state.replica.peer(target).link.value,
+        believed_roles=sorted(role.value for role in daemon.words.believed_roles(device, target)),
+        target=None if last is None else {**_peer(now or last), "live": now is not None},
+    )
+    return data
+
+
 def _of_record(device: str, record: Record) -> Data:
     return {
         "device": device,

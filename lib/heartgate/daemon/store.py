@@ -107,6 +107,11 @@ class Store:
     def load_config(self, device: str) -> Tuple[Optional[Saved], Optional[KeptAside]]:
         return self._load(f"{device}.config", lambda data: _saved(device, data))
 
+    def read_config(self, device: str) -> Optional[Saved]:
+        """The configuration, for looking only: leaves everything where it is. Raises CodecError and OSError."""
+        data = self._read(f"{device}.config")
+        return None if data is None else _saved(device, data)
+
     def save_config(self, saved: Saved) -> None:
         body = {"me": saved.me, "params": dict(saved.params), "active": saved.active}
         self._write(f"{saved.device}.config", codec.seal("heartgate-config", CONFIG_VERSION, body))
