@@ -17,9 +17,10 @@ DEPTH_LIMIT = 20
 KEY_LENGTHS = (3, 255)  # of the full name, e.g. "totem.token"
 _KEY = re.compile(r"[A-Za-z0-9._/:-]+\Z")
 _ADDRESS = re.compile(r"ring(\d+)_addr\Z")
-_U8, _U16, _U32 = ((0, 2**bits - 1) for bits in (8, 16, 32))
+_U8, _U16, _U32, _U64 = ((0, 2**bits - 1) for bits in (8, 16, 32, 64))
 _INTEGERS: Mapping[str, Mapping[str, Tuple[int, int]]] = {
     "totem": {
+        "config_version": _U64,  # corosync 3.1.7 aborts over a word here
         "knet_compression_level": (-(2**31), 2**31 - 1),
         **dict.fromkeys(
             "version token token_coefficient token_retransmit token_warning hold token_retransmits_before_loss_const join "
