@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
@@ -19,9 +18,11 @@ from heartgate.checks.findings import Severity
 from heartgate.checks.source import ParseError
 from tests.unit.test_checks_config_lint import CIB, COROSYNC
 
-ADDRESSES = ('[{"ifname":"lo","addr_info":[{"family":"inet","local":"127.0.0.1","prefixlen":8}]},{"ifname":"hb0","addr_info":'
-             '[{"family":"inet","local":"10.0.0.1","prefixlen":24},{"family":"inet6","local":"fe80::1","prefixlen":64},'
-             '{"family":"inet6","local":"fd00::1","prefixlen":64}]}]')  # fmt: skip
+ADDRESSES = (
+    '[{"ifname":"lo","addr_info":[{"family":"inet","local":"127.0.0.1","prefixlen":8}]},{"ifname":"hb0","addr_info":'
+    '[{"family":"inet","local":"10.0.0.1","prefixlen":24},{"family":"inet6","local":"fe80::1","prefixlen":64},'
+    '{"family":"inet6","local":"fd00::1","prefixlen":64}]}]'
+)
 HEADER = "Timeout (watchdog) : 5\nTimeout (msgwait)  : 10\n"
 RESOURCE = """\
 resource r0 {
@@ -64,9 +65,17 @@ needs_drbd = pytest.mark.skipif(not shutil.which("drbdadm", path="/usr/sbin:/sbi
 
 
 def test_everything_there(tmp_path: Path) -> None:
-    programs = Programs({**IP, "cibadmin": Completed(0, CIB, ""), "systemctl is-enabled": Completed(0, "enabled\n", ""),
-                         "sbd -d": Completed(0, HEADER, "")})  # fmt: skip
-    found = Collector(places(tmp_path, corosync=COROSYNC, sbd="SBD_DEVICE=/dev/s", lio='{"storage_objects": []}', cib=CIB), programs).facts("nodea")
+    programs = Programs(
+        {
+            **IP,
+            "cibadmin": Completed(0, CIB, ""),
+            "systemctl is-enabled": Completed(0, "enabled\n", ""),
+            "sbd -d": Completed(0, HEADER, ""),
+        }
+    )
+    found = Collector(
+        places(tmp_path, corosync=COROSYNC, sbd="SBD_DEVICE=/dev/s", lio='{"storage_objects": []}', cib=CIB), programs
+    ).facts("nodea")
     assert found.unreadable == () and found.corosync and found.corosync.source == str(tmp_path / "corosync")
     assert found.sbd and found.sbd.headers[0].msgwait_s == 10 and found.sbd.in_use is True
     assert found.lio and found.cib and found.cib.nodes == ("nodea", "nodeb")
@@ -82,7 +91,9 @@ def test_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_cibadmin
 def test_a_cluster_that_does_not_run(tmp_path: Path) -> None:
-    dead = Programs({**IP, "cibadmin": Completed(102, "", "cibadmin: Connection to CIB failed: Transport endpoint is not connected")})
+    dead = Programs(
+        {**IP, "cibadmin": Completed(102, "", "cibadmin: Connection to CIB failed: Transport endpoint is not connected")}
+    )
     found = Collector(places(tmp_path, cib=CIB), dead).facts("nodea")
     assert found.cib and found.cib.source == str(tmp_path / "cib") and not found.unreadable
     (lost,) = Collector(places(tmp_path / "none"), dead).facts("nodea").unreadable
@@ -93,14 +104,18 @@ def test_broken_files_are_named_with_their_line(tmp_path: Path) -> None:
     programs = Programs({**IP, "cibadmin": Completed(102, "", "")})
     found = Collector(places(tmp_path, corosync="totem {\n", sbd="what", lio="{", cib="<cib>"), programs).facts("nodea")
     assert [(item.what, item.broken) for item in found.unreadable] == [
-        ("corosync.conf", True), ("CIB", True), ("SBD", True), ("LIO", True)]  # fmt: skip
+        ("corosync.conf", True),
+        ("CIB", True),
+        ("SBD", True),
+        ("LIO", True),
+    ]
     assert all(str(tmp_path) in item.why and ":1: expected" in item.why for item in found.unreadable)
     assert {(each.rule, each.severity) for each in config_lint.findings(found)} == {("config-syntax", Severity.ERROR)}
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     where = places(tmp_path)
-    os.symlink(where.corosync, where.corosync)  # a circle: fails for root too
+    Path(where.corosync).symlink_to(where.corosync)  # a circle: fails for root too
     Path(where.lio[0]).mkdir()
     Path(where.sbd[0]).write_text("#" * (cluster_config.FILE_LIMIT + 1))
     found = Collector(where, Programs({**IP, "cibadmin": Completed(0, CIB, "")})).facts("nodea")
@@ -113,7 +128,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_programs_that_fail(tmp_path: Path) -> None:
     where = places(tmp_path, sbd="SBD_DEVICE=/dev/s", cib=CIB)
     Path(where.drbd_module).mkdir()
-    programs = Programs({"sbd": Completed(124, "", "ended: deadline passed"), "drbdsetup": Completed(20, "", "no"), "cibadmin": Completed(1, "", "")})
+    programs = Programs(
+        {
+            "sbd": Completed(124, "", "ended: deadline passed"),
+            "drbdsetup": Completed(20, "", "no"),
+            "cibadmin": Completed(1, "", ""),
+        }
+    )
     said = {item.what: item.why for item in Collector(where, programs).facts("nodea").unreadable}
     assert "deadline passed" in said["SBD"] and said["networks"].startswith("ip -json address: rc 127")
     if shutil.which("drbdsetup", path="/usr/sbin:/sbin"):
@@ -127,7 +148,9 @@ def test_the_real_drbdadm(tmp_path: Path) -> None:
     assert found.drbd and found.drbd[0].where == f"{tmp_path}/drbd:2" and not found.unreadable
     rules = {each.rule for each in config_lint.findings(found)}
     assert {"drbd-fencing", "drbd-handler"} <= rules
-    broken = places(tmp_path / "x" if (tmp_path / "x").mkdir() else tmp_path / "x", drbd=RESOURCE.replace("protocol C", "protocoll C"))
+    broken = places(
+        tmp_path / "x" if (tmp_path / "x").mkdir() else tmp_path / "x", drbd=RESOURCE.replace("protocol C", "protocoll C")
+    )
     (wrong,) = Collector(broken, programs).facts("nodea").unreadable
     assert wrong.what == "DRBD" and wrong.broken and wrong.why.startswith(f"{tmp_path}/x/drbd:3: ")
 
@@ -148,13 +171,30 @@ def test_this_machine_is_only_looked_at() -> None:
 
     found = Collector(runner=watched).facts("nodea")
     assert found.networks is not None
-    assert set(asked) <= {"cibadmin --query", "drbdadm --config-file", "drbdsetup show", "ip -json", "systemctl is-enabled", "sbd -d"}
+    assert set(asked) <= {
+        "cibadmin --query",
+        "drbdadm --config-file",
+        "drbdsetup show",
+        "ip -json",
+        "systemctl is-enabled",
+        "sbd -d",
+    }
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.one_of(st.text(max_size=60), st.recursive(st.none() | st.integers() | st.text(max_size=4), lambda inner: st.lists(inner, max_size=3)
-                 | st.dictionaries(st.sampled_from(["addr_info", "local", "prefixlen"]), inner, max_size=3), max_leaves=6)
-                 .map(lambda value: __import__("json").dumps(value))))  # fmt: skip
+@given(
+    st.one_of(
+        st.text(max_size=60),
+        st.recursive(
+            st.none() | st.integers() | st.text(max_size=4),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.sampled_from(["addr_info", "local", "prefixlen"]), inner, max_size=3)
+            ),
+            max_leaves=6,
+        ).map(lambda value: __import__("json").dumps(value)),
+    )
+)
 def test_networks_of_anything(text: str) -> None:
     try:
         cluster_config.networks(text)

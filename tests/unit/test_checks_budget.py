@@ -18,26 +18,37 @@ from heartgate.checks.lint_facts import LintFacts, Unreadable
 from heartgate.checks.storage_conf import SbdHeader
 from tests.unit.test_checks_config_lint import COROSYNC, DRBD, THIRD, facts, swap
 
-OPERATIONS = ('<operations><op name="start" timeout="60s"/><op name="stop" timeout="30s"/><op name="monitor" interval="10s" '
-              'timeout="20s"/></operations>')  # fmt: skip
+OPERATIONS = (
+    '<operations><op name="start" timeout="60s"/><op name="stop" timeout="30s"/><op name="monitor" interval="10s" '
+    'timeout="20s"/></operations>'
+)
 
 
-def cib(guard: str = "", properties: str = "", gate: str = "", power: str = "", more: str = "", operations: str = OPERATIONS) -> str:
+def cib(
+    guard: str = "", properties: str = "", gate: str = "", power: str = "", more: str = "", operations: str = OPERATIONS
+) -> str:
     def pairs(text: str, tag: str) -> str:
-        items = "".join(f'<nvpair name="{name}" value="{value}"/>' for name, _, value in (part.partition("=") for part in text.split("|") if part))
+        items = "".join(
+            f'<nvpair name="{name}" value="{value}"/>'
+            for name, _, value in (part.partition("=") for part in text.split("|") if part)
+        )
         return f'<{tag} id="{tag}">{items}</{tag}>'
 
-    return (f'<cib><configuration><crm_config>{pairs(properties, "cluster_property_set")}</crm_config><nodes><node uname="nodea"/>'
-            '<node uname="nodeb"/></nodes><resources><primitive id="gate" class="stonith" type="fence_heartgate">'
-            f'{pairs(gate, "instance_attributes")}</primitive><primitive id="power" class="stonith" type="fence_ipmilan">'
-            f'{pairs(power, "instance_attributes")}</primitive><primitive id="guard" class="ocf" provider="heartgate" '
-            f'type="replica-guard">{pairs("device=r0|" + guard, "instance_attributes")}{operations}</primitive>{more}</resources>'
-            "</configuration></cib>")  # fmt: skip
+    return (
+        f'<cib><configuration><crm_config>{pairs(properties, "cluster_property_set")}</crm_config><nodes><node uname="nodea"/>'
+        '<node uname="nodeb"/></nodes><resources><primitive id="gate" class="stonith" type="fence_heartgate">'
+        f'{pairs(gate, "instance_attributes")}</primitive><primitive id="power" class="stonith" type="fence_ipmilan">'
+        f'{pairs(power, "instance_attributes")}</primitive><primitive id="guard" class="ocf" provider="heartgate" '
+        f'type="replica-guard">{pairs("device=r0|" + guard, "instance_attributes")}{operations}</primitive>{more}</resources>'
+        "</configuration></cib>"
+    )
 
 
 def promote(timeout: str) -> str:
-    return ('<primitive id="disk" class="ocf" provider="linbit" type="drbd"><instance_attributes id="d"><nvpair name="drbd_resource" '
-            f'value="r0"/></instance_attributes><operations><op name="promote" timeout="{timeout}"/></operations></primitive>')  # fmt: skip
+    return (
+        '<primitive id="disk" class="ocf" provider="linbit" type="drbd"><instance_attributes id="d"><nvpair name="drbd_resource" '
+        f'value="r0"/></instance_attributes><operations><op name="promote" timeout="{timeout}"/></operations></primitive>'
+    )
 
 
 def totem(lines: str) -> str:
@@ -69,47 +80,99 @@ VIOLATED: Dict[str, Tuple[LintFacts, Dict[str, str], str]] = {
     "defaults": (facts(cib=cib()), {}, ""),
     "defaults, three nodes": (facts(corosync=swap(COROSYNC, THIRD), cib=""), {}, ""),
     "consensus below the token, three nodes": (
-        facts(corosync=swap(totem("consensus: 4000"), THIRD), cib=""), {"consensus-token": "corosync.conf"},
-        "set consensus in totem { } of corosync.conf to at least 4380 ms (now 4 s, corosync.conf:3)"),
+        facts(corosync=swap(totem("consensus: 4000"), THIRD), cib=""),
+        {"consensus-token": "corosync.conf"},
+        "set consensus in totem { } of corosync.conf to at least 4380 ms (now 4 s, corosync.conf:3)",
+    ),
     "consensus below the token, two nodes": (facts(corosync=totem("consensus: 2000"), cib=cib()), {}, ""),
-    "consensus below join": (facts(corosync=totem("consensus: 200\njoin: 300"), cib=""), {"consensus-join": "corosync.conf"},
-                             "set consensus in totem { } of corosync.conf to at least 301 ms"),
-    "knet slower than the token": (facts(corosync=link(1, "knet_ping_interval: 500\nknet_ping_timeout: 3000"), cib=""),
-                                   {"knet-before-token": "link 1"}, "set token in totem { } of corosync.conf to at least "
-                                   "3501 ms (now 3 s, default)"),
-    "one lost ping": (facts(corosync=link(0, "knet_ping_interval: 900\nknet_ping_timeout: 1000"), cib=""), {"knet-one-ping": "link 0"},
-                      "set knet_ping_timeout in interface { linknumber: 0 } of corosync.conf to at least 1800 ms"),
-    "drbd timeout": (facts(drbd=net("timeout 60; ping-int 5;"), cib=""), {"drbd-timeout-ping": "r0"},
-                     "set ping-int in resource r0 { net { } } to at least 7 s (now 5 s, /etc/drbd.d/r0.res:1"),
-    "drbd connect": (facts(drbd=net("connect-int 6;"), cib=""), {"drbd-timeout-connect": "r0"}, "timeout in resource r0 { net { } } to at most 5900 ms"),
-    "drbd ping": (facts(drbd=net("ping-int 1; ping-timeout 20; timeout 8;"), cib=""), {"drbd-ping-answer": "r0"}, "ping-int in resource r0 { net { } } to at least 3 s"),
+    "consensus below join": (
+        facts(corosync=totem("consensus: 200\njoin: 300"), cib=""),
+        {"consensus-join": "corosync.conf"},
+        "set consensus in totem { } of corosync.conf to at least 301 ms",
+    ),
+    "knet slower than the token": (
+        facts(corosync=link(1, "knet_ping_interval: 500\nknet_ping_timeout: 3000"), cib=""),
+        {"knet-before-token": "link 1"},
+        "set token in totem { } of corosync.conf to at least 3501 ms (now 3 s, default)",
+    ),
+    "one lost ping": (
+        facts(corosync=link(0, "knet_ping_interval: 900\nknet_ping_timeout: 1000"), cib=""),
+        {"knet-one-ping": "link 0"},
+        "set knet_ping_timeout in interface { linknumber: 0 } of corosync.conf to at least 1800 ms",
+    ),
+    "drbd timeout": (
+        facts(drbd=net("timeout 60; ping-int 5;"), cib=""),
+        {"drbd-timeout-ping": "r0"},
+        "set ping-int in resource r0 { net { } } to at least 7 s (now 5 s, /etc/drbd.d/r0.res:1",
+    ),
+    "drbd connect": (
+        facts(drbd=net("connect-int 6;"), cib=""),
+        {"drbd-timeout-connect": "r0"},
+        "timeout in resource r0 { net { } } to at most 5900 ms",
+    ),
+    "drbd ping": (
+        facts(drbd=net("ping-int 1; ping-timeout 20; timeout 8;"), cib=""),
+        {"drbd-ping-answer": "r0"},
+        "ping-int in resource r0 { net { } } to at least 3 s",
+    ),
     "lab timers": (facts(drbd=net("ping-int 1; ping-timeout 2; timeout 8; connect-int 1;"), cib=""), {}, ""),
-    "token beyond confirm": (facts(corosync=totem("token: 10000"), cib=cib(gate="rank_delay=30|pcmk_off_timeout=120|pcmk_reboot_timeout=120")),
-                             {"confirm-membership": "guard"}, "set confirm_timeout of guard to at least 22 s (now 10 s, default)"),
-    "confirm too short": (facts(corosync=totem("token: 1000"), cib=cib(guard="confirm_timeout=4")),
-                          {"confirm-block": "guard", "confirm-daemon": "guard"}, "set confirm_timeout of guard to at least"),
-    "no operations": (facts(cib=cib(operations="")), {"guard-start": "guard"}, "set timeout of the operation start of guard to at least 50 s"),
-    "short operations": (facts(cib=cib(operations=OPERATIONS.replace("30s", "10s").replace("20s", "15s"))),
-                         {"guard-stop": "guard", "guard-monitor": "guard"}, "20 s (now 10 s, CIB, guard, operation stop)"),
-    "flush": (facts(cib=cib(guard="flush=hook:/etc/x|flush_timeout=5")), {"flush-hook": "guard"}, "set flush_timeout of guard to at least 10 s"),
+    "token beyond confirm": (
+        facts(corosync=totem("token: 10000"), cib=cib(gate="rank_delay=30|pcmk_off_timeout=120|pcmk_reboot_timeout=120")),
+        {"confirm-membership": "guard"},
+        "set confirm_timeout of guard to at least 22 s (now 10 s, default)",
+    ),
+    "confirm too short": (
+        facts(corosync=totem("token: 1000"), cib=cib(guard="confirm_timeout=4")),
+        {"confirm-block": "guard", "confirm-daemon": "guard"},
+        "set confirm_timeout of guard to at least",
+    ),
+    "no operations": (
+        facts(cib=cib(operations="")),
+        {"guard-start": "guard"},
+        "set timeout of the operation start of guard to at least 50 s",
+    ),
+    "short operations": (
+        facts(cib=cib(operations=OPERATIONS.replace("30s", "10s").replace("20s", "15s"))),
+        {"guard-stop": "guard", "guard-monitor": "guard"},
+        "20 s (now 10 s, CIB, guard, operation stop)",
+    ),
+    "flush": (
+        facts(cib=cib(guard="flush=hook:/etc/x|flush_timeout=5")),
+        {"flush-hook": "guard"},
+        "set flush_timeout of guard to at least 10 s",
+    ),
     "flush without hooks": (facts(cib=cib(guard="flush=filesystem:/srv|flush_timeout=5")), {}, ""),
     "promote": (facts(cib=cib(more=promote("60s"))), {"promote-waits": "disk"}, ""),
     "promote as advised": (facts(cib=cib(more=promote("90s"))), {}, ""),
-    "stonith-timeout": (facts(cib=cib(properties="stonith-timeout=400s")), {"fence-wait": "fencing"}, "stonith-timeout to at most 300 s"),
+    "stonith-timeout": (
+        facts(cib=cib(properties="stonith-timeout=400s")),
+        {"fence-wait": "fencing"},
+        "stonith-timeout to at most 300 s",
+    ),
     "gate": (facts(cib=cib(gate="rank_delay=20")), {"gate-timeout": "gate"}, ""),
     "gate with time": (facts(cib=cib(gate="rank_delay=20|pcmk_off_timeout=70|pcmk_reboot_timeout=70")), {}, ""),
     "gate, only one timeout": (facts(cib=cib(gate="rank_delay=20|pcmk_off_timeout=70")), {"gate-timeout": "gate"}, ""),
     "gate in a hurry": (facts(cib=cib(gate="rank_delay=3")), {"gate-rank": "gate"}, "set rank_delay of gate to at least 7 s"),
     "device": (facts(cib=cib(power="delay=60")), {"device-delay": "power"}, ""),
     "msgwait": (sbd(DISK, (15, 20)), {"sbd-msgwait": "sbd"}, "SBD"),
-    "sbd stonith": (sbd(DISK, (30, 60)), {"sbd-stonith": "sbd"}, "set the cluster property stonith-timeout to at least 72 s (now 60 s, default)"),
+    "sbd stonith": (
+        sbd(DISK, (30, 60)),
+        {"sbd-stonith": "sbd"},
+        "set the cluster property stonith-timeout to at least 72 s (now 60 s, default)",
+    ),
     "sbd": (sbd(DISK, (5, 10)), {}, ""),
-    "sbd start delay": (sbd(DISK + "\nSBD_DELAY_START=12", (5, 10)), {"sbd-start-delay": "sbd"},
-                        "set SBD_DELAY_START in /etc/default/sbd to at least 17 s"),
-    "watchdog": (sbd("SBD_WATCHDOG_TIMEOUT=10", cib=cib(properties="stonith-watchdog-timeout=15s")), {"sbd-watchdog": "sbd"},
-                 "set the cluster property stonith-watchdog-timeout to at least 20 s"),
+    "sbd start delay": (
+        sbd(DISK + "\nSBD_DELAY_START=12", (5, 10)),
+        {"sbd-start-delay": "sbd"},
+        "set SBD_DELAY_START in /etc/default/sbd to at least 17 s",
+    ),
+    "watchdog": (
+        sbd("SBD_WATCHDOG_TIMEOUT=10", cib=cib(properties="stonith-watchdog-timeout=15s")),
+        {"sbd-watchdog": "sbd"},
+        "set the cluster property stonith-watchdog-timeout to at least 20 s",
+    ),
     "watchdog, automatic": (sbd("SBD_WATCHDOG_TIMEOUT=10", cib=cib(properties="stonith-watchdog-timeout=-1")), {}, ""),
-}  # fmt: skip
+}
 
 
 @pytest.mark.req("E5", "D2")
@@ -186,13 +249,21 @@ def test_what_cannot_be_read_is_unknown_with_its_reason() -> None:
 @pytest.mark.req("E5")
 def test_the_smallest_conflict_reaches_over_several_laws() -> None:
     """A long token, a short promote: with the fencing's time free, token and promote alone cannot stand together."""
-    found = made(facts(corosync=totem("token: 40000"), cib=cib(guard="confirm_timeout=90", gate="rank_delay=90|pcmk_off_timeout=400|"
-                       "pcmk_reboot_timeout=400", more=promote("80s"))))  # fmt: skip
+    found = made(
+        facts(
+            corosync=totem("token: 40000"),
+            cib=cib(
+                guard="confirm_timeout=90", gate="rank_delay=90|pcmk_off_timeout=400|pcmk_reboot_timeout=400", more=promote("80s")
+            ),
+        )
+    )
     conflict = found.conflict()
     assert conflict is not None and {item.name for item in conflict} == {"timeout of disk promote", "token"}
     changes = found.change()
     assert changes is not None and [change.quantity.name for change in changes] == ["timeout of disk promote"]
-    assert str(changes[0]).startswith("set timeout of the operation promote of disk to at least 148 s (now 80 s, CIB, disk, operation promote)")
+    assert str(changes[0]).startswith(
+        "set timeout of the operation promote of disk to at least 148 s (now 80 s, CIB, disk, operation promote)"
+    )
 
 
 def test_a_remedy_breaks_nothing_else() -> None:
@@ -207,13 +278,17 @@ def test_a_remedy_breaks_nothing_else() -> None:
 def test_the_evidence_shows_values_and_places() -> None:
     (said,) = budget.findings(made(facts(cib=cib(gate="rank_delay=20"))))
     assert said.evidence == (
-        "gate delay (0 ms, default) + 3 x gate rank_delay (20 s, CIB, gate) + looks of fence_heartgate (built in) (7 s, built in) = 67 s "
-        "must be at most stonith-timeout (60 s, default)")  # fmt: skip
+        "gate delay (0 ms, default) + 3 x gate rank_delay (20 s, CIB, gate) + looks of fence_heartgate (built in) (7 s, "
+        "built in) = 67 s "
+        "must be at most stonith-timeout (60 s, default)"
+    )
 
 
 def test_the_document_is_in_step() -> None:
     path = Path(__file__).resolve().parents[2] / "docs" / "timeouts.md"
-    assert path.read_text(encoding="utf-8") == budget_doc.render(), "run python3 -m heartgate.checks.budget_doc > docs/timeouts.md"
+    assert path.read_text(encoding="utf-8") == budget_doc.render(), (
+        "run python3 -m heartgate.checks.budget_doc > docs/timeouts.md"
+    )
 
 
 def test_the_table() -> None:
@@ -231,10 +306,13 @@ def test_built_in_times_are_those_of_the_code() -> None:
     ours = OurTimes()
     assert "WatchdogSec=4s\n" in unit and "RestartSec=100ms\n" in unit and ours.back_ms == 4100
     seconds = {
-        ours.block_ms: operations.BLOCK_S, ours.fence_wait_ms: fences.FENCE_S, ours.start_ms: replica_guard.REGISTER_S,
-        ours.stop_ms: replica_guard.STOP_S, ours.monitor_ms: replica_guard.MONITOR_S + replica_guard.BACK_S,
+        ours.block_ms: operations.BLOCK_S,
+        ours.fence_wait_ms: fences.FENCE_S,
+        ours.start_ms: replica_guard.REGISTER_S,
+        ours.stop_ms: replica_guard.STOP_S,
+        ours.monitor_ms: replica_guard.MONITOR_S + replica_guard.BACK_S,
         ours.hook_ms: flush.HOOK_TIMEOUT_S,
-    }  # fmt: skip
+    }
     assert all(Fraction(ms) == Fraction(str(value)) * 1000 for ms, value in seconds.items())
     assert ours.confirm_default_ms == int(params.DEFAULTS["confirm_timeout"]) * 1000
     assert ours.flush_default_ms == int(params.DEFAULTS["flush_timeout"]) * 1000

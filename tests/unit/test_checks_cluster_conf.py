@@ -11,7 +11,8 @@ from heartgate.checks.source import ParseError
 
 CIB = """<cib><configuration>
 <crm_config>
- <cluster_property_set id="later" score="5"><nvpair name="stonith-timeout" value="90s"/><nvpair name="a" value="2"/></cluster_property_set>
+ <cluster_property_set id="later" score="5"><nvpair name="stonith-timeout" value="90s"/>
+  <nvpair name="a" value="2"/></cluster_property_set>
  <cluster_property_set id="cib-bootstrap-options"><nvpair name="stonith-enabled" value="true"/>
   <nvpair name="stonith-timeout" value="120s"/></cluster_property_set>
  <cluster_property_set id="night" score="9"><rule id="r"/><nvpair name="no-quorum-policy" value="ignore"/></cluster_property_set>
@@ -20,7 +21,8 @@ CIB = """<cib><configuration>
 <resources>
  <template id="power" class="stonith" type="fence_ipmilan"><instance_attributes id="t"><nvpair name="lanplus" value="1"/>
   <nvpair name="pcmk_delay_max" value="9"/></instance_attributes></template>
- <primitive id="ipmi-a" template="power"><instance_attributes id="i"><nvpair name="pcmk_delay_max" value="5s"/></instance_attributes>
+ <primitive id="ipmi-a" template="power"><instance_attributes id="i"><nvpair name="pcmk_delay_max"
+  value="5s"/></instance_attributes>
  </primitive>
  <clone id="c"><primitive id="guard" class="ocf" provider="heartgate" type="replica-guard"><operations>
   <op name="monitor" interval="10s" timeout="30s"/><op name="monitor" interval="11s" timeout="20s"/><op name="stop" interval="0"
@@ -48,19 +50,34 @@ def test_the_cib() -> None:
 
 @pytest.mark.parametrize(
     "text, ms",
-    [("20", 20000), ("20s", 20000), ("500ms", 500), ("2min", 120000), ("1h", 3600000), ("PT1M30S", 90000), ("soon", None),
-     ("", None), ("-1", None), ("PT", None), ("1.5s", None)],
-)  # fmt: skip
+    [
+        ("20", 20000),
+        ("20s", 20000),
+        ("500ms", 500),
+        ("2min", 120000),
+        ("1h", 3600000),
+        ("PT1M30S", 90000),
+        ("soon", None),
+        ("", None),
+        ("-1", None),
+        ("PT", None),
+        ("1.5s", None),
+    ],
+)
 def test_times(text: str, ms: int) -> None:
     assert cib_conf.parse_time(text) == ms
 
 
 def test_sbd() -> None:
-    sbd = storage_conf.parse_sbd('# c\nSBD_DEVICE="/dev/a; /dev/b"\nexport SBD_WATCHDOG_TIMEOUT=7\nSBD_DELAY_START=40 # long\n', "/s")
+    sbd = storage_conf.parse_sbd(
+        '# c\nSBD_DEVICE="/dev/a; /dev/b"\nexport SBD_WATCHDOG_TIMEOUT=7\nSBD_DELAY_START=40 # long\n', "/s"
+    )
     assert sbd.devices == ("/dev/a", "/dev/b") and sbd.watchdog == (7000, "/s:3") and sbd.delay_start == (40000, "/s:4")
     header = storage_conf.parse_sbd_header(
         "==Dumping header on disk /dev/a\nHeader version     : 2.1\nTimeout (watchdog) : 15\nTimeout (allocate) : 2\n"
-        "Timeout (loop)     : 1\nTimeout (msgwait)  : 30\n==Header on disk /dev/a is dumped\n", "/dev/a")  # fmt: skip
+        "Timeout (loop)     : 1\nTimeout (msgwait)  : 30\n==Header on disk /dev/a is dumped\n",
+        "/dev/a",
+    )
     assert sbd.with_headers((header,)).watchdog == (15000, "header of /dev/a") and header.msgwait_s == 30
     assert storage_conf.parse_sbd("").watchdog == (5000, "default")
     assert storage_conf.parse_sbd("SBD_WATCHDOG_TIMEOUT=x").watchdog[0] is None
@@ -79,7 +96,7 @@ def test_sbd() -> None:
         (cib_conf.parse, "<html/>", 1, "expected <cib>"),
         (cib_conf.parse, "<cib/>", 1, "expected <configuration>"),
     ],
-)  # fmt: skip
+)
 def test_an_error_names_line_and_expectation(parse, text: str, line: int, said: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ParseError) as caught:
         parse(text)
@@ -87,25 +104,46 @@ def test_an_error_names_line_and_expectation(parse, text: str, line: int, said: 
 
 
 def test_lio() -> None:
-    lio = storage_conf.parse_lio('{"storage_objects": [{"plugin": "fileio", "name": "d", "dev": "/srv/d", "write_back": true,'
-                                 '"attributes": {"emulate_write_cache": 0}}, {"plugin": "block", "name": "e"}]}')  # fmt: skip
-    assert lio.backstores == (storage_conf.Backstore("fileio", "d", "/srv/d", True, False),
-                              storage_conf.Backstore("block", "e", "", False, None))  # fmt: skip
+    lio = storage_conf.parse_lio(
+        '{"storage_objects": [{"plugin": "fileio", "name": "d", "dev": "/srv/d", "write_back": true,'
+        '"attributes": {"emulate_write_cache": 0}}, {"plugin": "block", "name": "e"}]}'
+    )
+    assert lio.backstores == (
+        storage_conf.Backstore("fileio", "d", "/srv/d", True, False),
+        storage_conf.Backstore("block", "e", "", False, None),
+    )
 
 
-json_like = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3)
-                         | st.dictionaries(st.sampled_from(["storage_objects", "attributes", "plugin", "write_back",
-                                                            "emulate_write_cache", "x"]), inner, max_size=4), max_leaves=8)  # fmt: skip
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["storage_objects", "attributes", "plugin", "write_back", "emulate_write_cache", "x"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.one_of(st.text(max_size=120), json_like.map(lambda value: __import__("json").dumps(value)),
-                 st.lists(st.sampled_from(CIB.split("\n")), max_size=9).map("\n".join),
-                 st.lists(st.sampled_from(["A=1", "B='x'", "C=\"", "#", "\n", " ", "export", "Timeout (watchdog) : 9", "="]))
-                 .map("".join)))  # fmt: skip
+@given(
+    st.one_of(
+        st.text(max_size=120),
+        json_like.map(lambda value: __import__("json").dumps(value)),
+        st.lists(st.sampled_from(CIB.split("\n")), max_size=9).map("\n".join),
+        st.lists(st.sampled_from(["A=1", "B='x'", 'C="', "#", "\n", " ", "export", "Timeout (watchdog) : 9", "="])).map("".join),
+    )
+)
 def test_nothing_but_a_parse_error(text: str) -> None:
-    for parse in (cib_conf.parse, storage_conf.parse_sbd, storage_conf.parse_lio,
-                  lambda given: storage_conf.parse_sbd_header(given, "/dev/a")):  # fmt: skip
+    for parse in (
+        cib_conf.parse,
+        storage_conf.parse_sbd,
+        storage_conf.parse_lio,
+        lambda given: storage_conf.parse_sbd_header(given, "/dev/a"),
+    ):
         try:
             parse(text)
         except ParseError as error:

@@ -52,8 +52,9 @@ resource r0 {
     }
 }
 """
-LEVELS = ('<fencing-level target="nodea" index="1" devices="gate,power"/>'
-          '<fencing-level target="nodeb" index="1" devices="gate,power"/>')  # fmt: skip
+LEVELS = (
+    '<fencing-level target="nodea" index="1" devices="gate,power"/><fencing-level target="nodeb" index="1" devices="gate,power"/>'
+)
 CIB = f"""<cib><configuration><crm_config><cluster_property_set id="cib-bootstrap-options">
 <nvpair name="stonith-enabled" value="true"/></cluster_property_set></crm_config>
 <nodes><node uname="nodea"/><node uname="nodeb"/></nodes><resources>
@@ -68,8 +69,15 @@ NETWORKS = ("10.0.0.0/24", "10.0.1.0/24", "192.168.1.0/24")
 LIO = '{"storage_objects": [{"plugin": "fileio", "name": "d", "dev": "/srv/d", "write_back": %s, "attributes": {%s}}]}'
 
 
-def facts(corosync: str = COROSYNC, cib: str = CIB, drbd: str = DRBD, running: str = "", sbd: str = "", lio: str = "",
-          networks: Optional[Tuple[str, ...]] = NETWORKS) -> LintFacts:  # fmt: skip
+def facts(
+    corosync: str = COROSYNC,
+    cib: str = CIB,
+    drbd: str = DRBD,
+    running: str = "",
+    sbd: str = "",
+    lio: str = "",
+    networks: Optional[Tuple[str, ...]] = NETWORKS,
+) -> LintFacts:
     return LintFacts(
         host="nodea",
         corosync=corosync_conf.parse(corosync) if corosync else None,
@@ -110,67 +118,157 @@ def prop(name: str, value: str) -> Callable[[], LintFacts]:
 
 
 ONE_LINK = (("        ring1_addr: 10.0.1.1\n", ""), ("        ring1_addr: 10.0.1.2\n", ""))
-THIRD = ("quorum {", "nodelist {\n node {\n name: nodec\n nodeid: 3\n ring0_addr: 10.0.0.3\n ring1_addr: 10.0.1.3\n }\n}\nquorum {")
+THIRD = (
+    "quorum {",
+    "nodelist {\n node {\n name: nodec\n nodeid: 3\n ring0_addr: 10.0.0.3\n ring1_addr: 10.0.1.3\n }\n}\nquorum {",
+)
 SAME_NET = (("10.0.1.1", "10.0.0.11"), ("10.0.1.2", "10.0.0.12"))
 NO_GATE = ((GATE, ""), ("gate,power", "power"))
 E, W, N, U = Severity.ERROR, Severity.WARNING, Severity.NOTE, Severity.UNKNOWN
 
 # situation: how to make it, the findings (rule, severity), and a piece of the evidence of the first of these
 SITUATIONS: Dict[str, Tuple[Callable[[], LintFacts], Set[Tuple[str, Severity]], str]] = {
-    "no hash": (corosync(("    crypto_hash: sha256\n", ""), ("    crypto_cipher: aes256\n", "")), {("corosync-crypto", E)}, "neither"),
+    "no hash": (
+        corosync(("    crypto_hash: sha256\n", ""), ("    crypto_cipher: aes256\n", "")),
+        {("corosync-crypto", E)},
+        "neither",
+    ),
     "hash none": (corosync(("sha256", "none"), ("aes256", "none")), {("corosync-crypto", E)}, "(corosync.conf:4)"),
-    "secauth off": (corosync(("    crypto_hash: sha256\n", "    secauth: off\n"), ("    crypto_cipher: aes256\n", "")),
-                    {("corosync-crypto", E)}, "(corosync.conf:3)"),
+    "secauth off": (
+        corosync(("    crypto_hash: sha256\n", "    secauth: off\n"), ("    crypto_cipher: aes256\n", "")),
+        {("corosync-crypto", E)},
+        "(corosync.conf:3)",
+    ),
     "secauth on": (corosync(("    crypto_hash: sha256\n", "    secauth: on\n"), ("    crypto_cipher: aes256\n", "")), set(), ""),
-    "udpu": (corosync(("version: 2", "version: 2\n    transport: udpu")), {("corosync-crypto", E)}, "transport udpu (corosync.conf:3)"),
+    "udpu": (
+        corosync(("version: 2", "version: 2\n    transport: udpu")),
+        {("corosync-crypto", E)},
+        "transport udpu (corosync.conf:3)",
+    ),
     "no cipher": (corosync(("aes256", "none")), {("corosync-cipher", N)}, "sha256"),
     "one link": (corosync(*ONE_LINK), {("corosync-one-link", W), ("corosync-sync-last", N)}, ""),
     "one subnet": (corosync(*SAME_NET), {("corosync-subnet", E), ("corosync-sync-last", N)}, ""),
-    "alike, networks unknown": (lambda: facts(corosync=swap(COROSYNC, *SAME_NET), drbd="", networks=None), {("corosync-subnet", U)},
-                                "look alike"),
-    "alike, small networks": (lambda: facts(corosync=swap(COROSYNC, *SAME_NET), drbd="", networks=("10.0.0.0/29", "10.0.0.8/29")),
-                              set(), ""),
-    "address twice": (corosync(("10.0.1.2", "10.0.0.2")), {("corosync-address", E)}, "10.0.0.2 is link 0 of nodeb (corosync.conf:16)"),
+    "alike, networks unknown": (
+        lambda: facts(corosync=swap(COROSYNC, *SAME_NET), drbd="", networks=None),
+        {("corosync-subnet", U)},
+        "look alike",
+    ),
+    "alike, small networks": (
+        lambda: facts(corosync=swap(COROSYNC, *SAME_NET), drbd="", networks=("10.0.0.0/29", "10.0.0.8/29")),
+        set(),
+        "",
+    ),
+    "address twice": (
+        corosync(("10.0.1.2", "10.0.0.2")),
+        {("corosync-address", E)},
+        "10.0.0.2 is link 0 of nodeb (corosync.conf:16)",
+    ),
     "address of another": (corosync(("10.0.0.2", "10.0.0.1")), {("corosync-address", E)}, "10.0.0.1"),
-    "no address on a link": (corosync(("        ring1_addr: 10.0.1.2\n", "")), {("corosync-address", E)}, "nodeb has no ring1_addr"),
+    "no address on a link": (
+        corosync(("        ring1_addr: 10.0.1.2\n", "")),
+        {("corosync-address", E)},
+        "nodeb has no ring1_addr",
+    ),
     "no name": (corosync(("        name: nodeb\n", "")), {("corosync-node", E)}, "no name in node { } at corosync.conf:13"),
     "id twice": (corosync(("nodeid: 2", "nodeid: 1")), {("corosync-node", E)}, "nodeid 1 stands at corosync.conf:7"),
     "no quorum": (corosync(("    provider: corosync_votequorum\n", "")), {("corosync-quorum", E)}, "no quorum provider"),
     "no two_node": (corosync(("    two_node: 1\n", "")), {("corosync-two-node", W)}, "not written"),
     "two_node with three": (corosync(THIRD), {("corosync-two-node", W)}, "with 3 nodes"),
-    "no wait_for_all": (corosync(("two_node: 1", "two_node: 1\n    wait_for_all: 0")), {("corosync-wait-for-all", E)}, "corosync.conf:23"),
+    "no wait_for_all": (
+        corosync(("two_node: 1", "two_node: 1\n    wait_for_all: 0")),
+        {("corosync-wait-for-all", E)},
+        "corosync.conf:23",
+    ),
     "sync is no link": (drbd(("10.0.1.", "192.168.1.")), {("corosync-sync-last", N)}, "192.168.1.1"),
-    "sync is not the last": (drbd(("10.0.1.", "10.0.0.")), {("corosync-sync-last", N)}, "is link 0, and not the last one (link 1)"),
+    "sync is not the last": (
+        drbd(("10.0.1.", "10.0.0.")),
+        {("corosync-sync-last", N)},
+        "is link 0, and not the last one (link 1)",
+    ),
     "fencing off": (prop("stonith-enabled", "false"), set(), ""),  # the first of two values counts
-    "fencing disabled": (cib(('"stonith-enabled" value="true"', '"stonith-enabled" value="false"')), {("fence-disabled", E)}, "=false"),
+    "fencing disabled": (
+        cib(('"stonith-enabled" value="true"', '"stonith-enabled" value="false"')),
+        {("fence-disabled", E)},
+        "=false",
+    ),
     "no device": (cib((GATE, ""), (POWER, ""), (LEVELS, "")), {("fence-none", E)}, "no fencing device"),
     "only the gate": (cib((POWER, ""), ("gate,power", "gate")), {("fence-none", E), ("fence-gate-alone", E)}, "cuts no power"),
-    "no device, watchdog": (cib((GATE, ""), (POWER, ""), (LEVELS, ""), ("</cluster_property_set>",
-                            '<nvpair name="stonith-watchdog-timeout" value="10s"/></cluster_property_set>')), set(), ""),
+    "no device, watchdog": (
+        cib(
+            (GATE, ""),
+            (POWER, ""),
+            (LEVELS, ""),
+            ("</cluster_property_set>", '<nvpair name="stonith-watchdog-timeout" value="10s"/></cluster_property_set>'),
+        ),
+        set(),
+        "",
+    ),
     "startup-fencing": (prop("startup-fencing", "no"), {("fence-startup", E)}, "startup-fencing=no"),
     "ignore quorum": (prop("no-quorum-policy", "ignore"), {("quorum-policy", E)}, "ignore"),
-    "rule over a property": (cib(("</crm_config>", '<cluster_property_set id="x"><rule id="r"/><nvpair name="no-quorum-policy" '
-                             'value="stop"/></cluster_property_set></crm_config>')), {("cib-conditional", U)}, "no-quorum-policy"),
+    "rule over a property": (
+        cib(
+            (
+                "</crm_config>",
+                '<cluster_property_set id="x"><rule id="r"/><nvpair name="no-quorum-policy" '
+                'value="stop"/></cluster_property_set></crm_config>',
+            )
+        ),
+        {("cib-conditional", U)},
+        "no-quorum-policy",
+    ),
     "no gate": (cib(*NO_GATE), {("fence-gate", E), ("fence-race", W)}, ""),
-    "no gate, delay": (cib(*NO_GATE, ('type="fence_ipmilan"/>', 'type="fence_ipmilan"><instance_attributes id="d"><nvpair '
-                       'name="pcmk_delay_base" value="nodea:0s;nodeb:5s"/></instance_attributes></primitive>')),
-                       {("fence-gate", E)}, "no fencing device is fence_heartgate"),
-    "no guard, no gate": (lambda: facts(cib=swap(CIB, *NO_GATE, ("replica-guard", "other")), drbd=""), {("fence-race", W)}, "no gate"),
+    "no gate, delay": (
+        cib(
+            *NO_GATE,
+            (
+                'type="fence_ipmilan"/>',
+                'type="fence_ipmilan"><instance_attributes id="d"><nvpair '
+                'name="pcmk_delay_base" value="nodea:0s;nodeb:5s"/></instance_attributes></primitive>',
+            ),
+        ),
+        {("fence-gate", E)},
+        "no fencing device is fence_heartgate",
+    ),
+    "no guard, no gate": (
+        lambda: facts(cib=swap(CIB, *NO_GATE, ("replica-guard", "other")), drbd=""),
+        {("fence-race", W)},
+        "no gate",
+    ),
     "gate last": (cib(("gate,power", "power,gate")), {("fence-gate-first", E)}, "power, gate: the power is cut before"),
-    "gate alone in a level": (cib(('target="nodea" index="1" devices="gate,power"', 'target="nodea" index="1" devices="gate"')),
-                              {("fence-gate-alone", E)}, "level 1 of nodea"),
+    "gate alone in a level": (
+        cib(('target="nodea" index="1" devices="gate,power"', 'target="nodea" index="1" devices="gate"')),
+        {("fence-gate-alone", E)},
+        "level 1 of nodea",
+    ),
     "gate in no level": (cib(("gate,power", "power")), {("fence-gate-alone", E), ("fence-gate", E)}, ""),
-    "a level around the gate": (cib((LEVELS, LEVELS + '<fencing-level target="nodeb" index="2" devices="power"/>')),
-                                {("fence-gate-bypass", E)}, "level 2 of nodeb"),
+    "a level around the gate": (
+        cib((LEVELS, LEVELS + '<fencing-level target="nodeb" index="2" devices="power"/>')),
+        {("fence-gate-bypass", E)},
+        "level 2 of nodeb",
+    ),
     "a node without level": (cib((LEVELS, LEVELS.split("/>")[0] + "/>")), {("fence-gate", E)}, "nodeb has no fencing level"),
     "level by pattern": (cib((LEVELS, '<fencing-level target-pattern="node." index="1" devices="gate,power"/>')), set(), ""),
     "unknown device": (cib(("gate,power", "gate,power,pdu")), {("fence-level-device", E)}, "names pdu"),
     "no watchdog": (lambda: facts(sbd="SBD_WATCHDOG_DEV=/dev/null"), {("sbd-watchdog", E)}, "/etc/default/sbd:1"),
-    "no fencing policy": (drbd(("fencing resource-and-stonith; ", "")), {("drbd-fencing", E)}, "dont-care (not written, /etc/drbd.d/r0.res:1)"),
+    "no fencing policy": (
+        drbd(("fencing resource-and-stonith; ", "")),
+        {("drbd-fencing", E)},
+        "dont-care (not written, /etc/drbd.d/r0.res:1)",
+    ),
     "resource-only": (drbd(("resource-and-stonith", "resource-only")), {("drbd-fencing", E)}, "section net"),
-    "stock handlers": (drbd(("heartgate/drbd-fence-peer", "drbd/crm-fence-peer.9.sh"), ("heartgate/drbd-unfence-peer",
-                       "drbd/crm-unfence-peer.9.sh")), {("drbd-handler", E)}, "Pacemaker's stock handler"),
-    "no unfence": (drbd(("        unfence-peer /usr/lib/heartgate/drbd-unfence-peer;\n", "")), {("drbd-handler", E)}, "no handler unfence-peer"),
+    "stock handlers": (
+        drbd(
+            ("heartgate/drbd-fence-peer", "drbd/crm-fence-peer.9.sh"),
+            ("heartgate/drbd-unfence-peer", "drbd/crm-unfence-peer.9.sh"),
+        ),
+        {("drbd-handler", E)},
+        "Pacemaker's stock handler",
+    ),
+    "no unfence": (
+        drbd(("        unfence-peer /usr/lib/heartgate/drbd-unfence-peer;\n", "")),
+        {("drbd-handler", E)},
+        "no handler unfence-peer",
+    ),
     "unfence of 8.4": (drbd(("unfence-peer /usr", "after-resync-target /usr")), set(), ""),
     "protocol A": (drbd(("protocol C", "protocol A")), {("drbd-protocol", E)}, "protocol A"),
     "after-sb": (net("after-sb-1pri discard-secondary;"), {("drbd-after-sb", E)}, "discard-secondary"),
@@ -181,20 +279,37 @@ SITUATIONS: Dict[str, Tuple[Callable[[], LintFacts], Set[Tuple[str, Severity]], 
     "no secret": (drbd(("cram-hmac-alg sha1; ", "")), {("drbd-auth", N)}, "no cram-hmac-alg"),
     "no verify": (drbd((" verify-alg crc32c;", "")), {("drbd-verify", N)}, "no verify-alg"),
     "no flushes": (drbd(("on-io-error detach", "disk-flushes no")), {("drbd-flushes", W)}, "disk-flushes no"),
-    "degraded handler": (drbd(("    handlers {", "    handlers {\n pri-on-incon-degr \"echo b > /proc/sysrq-trigger\";")),
-                         {("drbd-degraded-handler", E)}, "sysrq"),
+    "degraded handler": (
+        drbd(("    handlers {", '    handlers {\n pri-on-incon-degr "echo b > /proc/sysrq-trigger";')),
+        {("drbd-degraded-handler", E)},
+        "sysrq",
+    ),
     "not guarded": (cib(('name="device" value="r0"', 'name="device" value="r9"')), {("drbd-unguarded", N)}, "device=r0"),
-    "not adjusted": (lambda: facts(running="resource r0 {\n net { protocol C; }\n}\n"), {("drbd-not-in-force", W)},
-                     "fencing is dont-care in the kernel"),
+    "not adjusted": (
+        lambda: facts(running="resource r0 {\n net { protocol C; }\n}\n"),
+        {("drbd-not-in-force", W)},
+        "fencing is dont-care in the kernel",
+    ),
     "adjusted": (lambda: facts(running="resource r0 {\n disk { fencing resource-and-stonith; }\n}\n"), set(), ""),
-    "buffering backstore": (lambda: facts(lio=LIO % ("true", '"emulate_write_cache": 0')), {("lio-write-cache", E)}, "write-through"),
+    "buffering backstore": (
+        lambda: facts(lio=LIO % ("true", '"emulate_write_cache": 0')),
+        {("lio-write-cache", E)},
+        "write-through",
+    ),
     "backstore, not told": (lambda: facts(lio=LIO % ("true", "")), {("lio-write-cache", U)}, "does not tell"),
     "backstore, honest": (lambda: facts(lio=LIO % ("true", '"emulate_write_cache": 1')), set(), ""),
     "backstore, synchronous": (lambda: facts(lio=LIO % ("false", '"emulate_write_cache": 0')), set(), ""),
-    "not readable": (lambda: replace(facts(), drbd=None, unreadable=(Unreadable("DRBD", "drbdadm dump: rc 20"),)),
-                     {("config-unreadable", U)}, "rc 20"),
-    "broken": (lambda: replace(facts(), drbd=None, unreadable=(Unreadable("DRBD", "x:3: expected", True),)), {("config-syntax", E)}, "x:3"),
-}  # fmt: skip
+    "not readable": (
+        lambda: replace(facts(), drbd=None, unreadable=(Unreadable("DRBD", "drbdadm dump: rc 20"),)),
+        {("config-unreadable", U)},
+        "rc 20",
+    ),
+    "broken": (
+        lambda: replace(facts(), drbd=None, unreadable=(Unreadable("DRBD", "x:3: expected", True),)),
+        {("config-syntax", E)},
+        "x:3",
+    ),
+}
 
 
 def seen(of: LintFacts) -> Set[Tuple[str, Severity]]:
@@ -230,6 +345,8 @@ def test_hosts_differ() -> None:
     other = replace(two, corosync=corosync_conf.parse(swap(COROSYNC, ("version: 2", "version: 2\n token: 9000"))))
     (finding,) = config_lint.differences((one, other))
     assert finding.rule == "corosync-differs" and "totem.token is not there on nodea and 9000 on nodeb" in finding.evidence
-    keyed = [replace(one, corosync=corosync_conf.parse(swap(COROSYNC, ("version: 2", f"version: 2\n key: {key}")))) for key in "xy"]
+    keyed = [
+        replace(one, corosync=corosync_conf.parse(swap(COROSYNC, ("version: 2", f"version: 2\n key: {key}")))) for key in "xy"
+    ]
     (finding,) = config_lint.differences((keyed[0], replace(keyed[1], host="nodeb")))
     assert "totem.key is set on nodea and set on nodeb" in finding.evidence

@@ -100,7 +100,8 @@ CASES = [
     CONF.replace("# comment", "abc: 1"), CONF.replace("# comment", "a b c: 1"), CONF.replace("# comment", ":abc"),
     CONF.replace("# comment", "foo {\nb:1\n}"), CONF.replace("# comment", "}"), CONF[:-2], CONF.replace("}\nq", "} # x\nq"),
     CONF.replace("# comment", "#" * 509), CONF.replace("# comment", "#" * 510), CONF.replace("# comment", "#" * 511),
-    CONF.replace("# comment", "#" * 512), CONF.replace("token: 5000", "token: 5000 # ms"), CONF.replace("token", "name: {\n}\ntoken"),
+    CONF.replace("# comment", "#" * 512), CONF.replace("token: 5000", "token: 5000 # ms"),
+    CONF.replace("token", "name: {\n}\ntoken"),
     CONF.replace("linknumber: 1", "linknumber: x"), CONF.replace("aes256", "des"), CONF.replace("# comment", "foo bar {\n}"),
     CONF.replace("token: 5000", "knet_compression_level: -3"), CONF.replace("token: 5000", "token_coefficient: x"),
     *(CONF.replace("token: 5000", f"{key}: x") for path in ("totem",) for key in corosync_conf._INTEGERS[path]),
@@ -156,7 +157,8 @@ def test_corosync_agrees_on_fuzz(lines, tmp_path: Path) -> None:  # type: ignore
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.one_of(st.text(max_size=200), st.lists(pieces, max_size=20).map("\n".join), st.text(alphabet="{}:#\n\r ab1\0", max_size=80)))
+@given(st.one_of(st.text(max_size=200), st.lists(pieces, max_size=20).map("\n".join),
+                 st.text(alphabet="{}:#\n\r ab1\0", max_size=80)))
 def test_nothing_but_a_parse_error(text: str) -> None:
     try:
         conf = corosync_conf.parse(text)

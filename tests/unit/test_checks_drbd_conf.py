@@ -74,7 +74,8 @@ def test_the_dump() -> None:
     assert (r0.name, r0.where, r0.nodes) == ("r0", "/etc/drbd.d/r0.res:2", ("nodea", "nodeb"))
     fencing = r0.values("fencing", "dont-care")
     assert [(each.value, each.where) for each in fencing] == [
-        ("resource-and-stonith", "/etc/drbd.d/r0.res:2, resource r0, section net")]  # fmt: skip
+        ("resource-and-stonith", "/etc/drbd.d/r0.res:2, resource r0, section net")
+    ]
     assert r0.handlers["fence-peer"].value == "/usr/lib/drbd/crm-fence-peer.9.sh --timeout 10"
     assert "s ec;r{et" in DUMP and "s ec" not in repr(r0) and r0.net["protocol"] == drbd_conf.Setting("C", "common, section net")
     assert r0.time_ms("ping-int")[0][0] == 1000 and r0.time_ms("ping-timeout")[0][0] == 200
@@ -98,12 +99,16 @@ def test_text_and_xml_agree(tmp_path: Path) -> None:
     """The daemon reads dump-xml, the check the text: both must say the same of one configuration."""
     (tmp_path / "drbd.conf").write_text(
         "global { usage-count no; }\ncommon { net { protocol C; ping-int 4; } }\n"
-        "resource r0 { device minor 0; disk /dev/vdb; meta-disk internal; handlers { fence-peer \"/x y\"; }\n"
+        'resource r0 { device minor 0; disk /dev/vdb; meta-disk internal; handlers { fence-peer "/x y"; }\n'
         "  net { after-sb-0pri discard-least-changes; allow-two-primaries; }\n"
-        "  on nodea { address 10.0.0.1:7000; } on nodeb { address 10.0.0.2:7000; } }\n")  # fmt: skip
+        "  on nodea { address 10.0.0.1:7000; } on nodeb { address 10.0.0.2:7000; } }\n"
+    )
+
     def drbdadm(command: str) -> str:
-        return subprocess.run(["drbdadm", "-c", str(tmp_path / "drbd.conf"), command], capture_output=True, text=True,
-                              timeout=20, check=True).stdout  # fmt: skip
+        return subprocess.run(
+            ["drbdadm", "-c", str(tmp_path / "drbd.conf"), command], capture_output=True, text=True, timeout=20, check=True
+        ).stdout
+
     xml, (text,) = drbd_config.parse_dump(drbdadm("dump-xml"))["r0"], drbd_conf.parse_dump(drbdadm("dump"))
     assert {name: setting.value for name, setting in text.net.items()} == dict(xml.net)
     assert {name: setting.value for name, setting in text.handlers.items()} == dict(xml.handlers)
@@ -134,10 +139,44 @@ def test_an_unreadable_number_is_not_a_time() -> None:
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.one_of(st.text(max_size=200), st.lists(st.sampled_from(
-    ["resource", "r0", "{", "}", ";", "net", "on", "nodea", "address", "ipv4", "1:2", "connection", "path", "host", '"a b"', "\n",
-     "# defined at /x:3", "common", "disk", "volume", "0", "_this_host", "_remote_host", "connection-mesh", "floating", "handlers"]),
-    max_size=40).map(" ".join)))  # fmt: skip
+@given(
+    st.one_of(
+        st.text(max_size=200),
+        st.lists(
+            st.sampled_from(
+                [
+                    "resource",
+                    "r0",
+                    "{",
+                    "}",
+                    ";",
+                    "net",
+                    "on",
+                    "nodea",
+                    "address",
+                    "ipv4",
+                    "1:2",
+                    "connection",
+                    "path",
+                    "host",
+                    '"a b"',
+                    "\n",
+                    "# defined at /x:3",
+                    "common",
+                    "disk",
+                    "volume",
+                    "0",
+                    "_this_host",
+                    "_remote_host",
+                    "connection-mesh",
+                    "floating",
+                    "handlers",
+                ]
+            ),
+            max_size=40,
+        ).map(" ".join),
+    )
+)
 def test_nothing_but_a_parse_error(text: str) -> None:
     for parse in (drbd_conf.parse_dump, drbd_conf.parse_show):
         try:

@@ -38,8 +38,12 @@ def has_a_vertex(system: Sequence[Constraint], fixed: Mapping[str, Fraction]) ->
     rows = []
     for item in system:
         terms = dict(item.terms)
-        rows.append(([terms.get(name, Fraction(0)) for name in free],
-                     item.bound - sum((factor * fixed[name] for name, factor in terms.items() if name in fixed), Fraction(0))))  # fmt: skip
+        rows.append(
+            (
+                [terms.get(name, Fraction(0)) for name in free],
+                item.bound - sum((factor * fixed[name] for name, factor in terms.items() if name in fixed), Fraction(0)),
+            )
+        )
     rows += [([Fraction(-1 if name == other else 0) for other in free], Fraction(0)) for name in free]
     for chosen in combinations(rows, len(free)):
         point = solve(chosen) if free else []
@@ -54,34 +58,45 @@ def subsets(names: Iterable[str]) -> Iterable[Tuple[str, ...]]:
 
 
 small = st.integers(-3, 3).map(Fraction)
-constraints = st.builds(constraint, st.dictionaries(st.sampled_from(NAMES), small, min_size=1, max_size=3), st.integers(-6, 9).map(Fraction))
+constraints = st.builds(
+    constraint, st.dictionaries(st.sampled_from(NAMES), small, min_size=1, max_size=3), st.integers(-6, 9).map(Fraction)
+)
 values = st.fixed_dictionaries({name: st.integers(0, 6).map(Fraction) for name in NAMES})
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(constraints, max_size=5), values, st.sets(st.sampled_from(NAMES)))
-def test_feasible(system: List[Constraint], given_values: Dict[str, Fraction], kept: "set[str]") -> None:
+def test_feasible(system: List[Constraint], given_values: Dict[str, Fraction], kept: set[str]) -> None:
     fixed = {name: given_values[name] for name in kept}
     assert linear.feasible(system, fixed) == has_a_vertex(system, fixed)
 
 
 @settings(max_examples=120, deadline=None)
 @given(st.lists(constraints, min_size=1, max_size=5), values, st.sets(st.sampled_from(NAMES)))
-def test_the_conflict_is_the_smallest(system: List[Constraint], given_values: Dict[str, Fraction], movable: "set[str]") -> None:
+def test_the_conflict_is_the_smallest(system: List[Constraint], given_values: Dict[str, Fraction], movable: set[str]) -> None:
     found = linear.smallest_conflict(system, given_values, frozenset(movable))
     constants = {name: value for name, value in given_values.items() if name not in movable}
-    conflicts = [names for names in subsets(movable)
-                 if not has_a_vertex(system, {**constants, **{name: given_values[name] for name in names}})]  # fmt: skip
+    conflicts = [
+        names
+        for names in subsets(movable)
+        if not has_a_vertex(system, {**constants, **{name: given_values[name] for name in names}})
+    ]
     assert (found is None) == (not conflicts)
     if found is not None:
         assert tuple(sorted(found)) in conflicts and len(found) == len(conflicts[0])
 
 
 differences = st.one_of(
-    st.builds(lambda one, two, bound: constraint({one: Fraction(1), two: Fraction(-1)} if one != two else {one: Fraction(1)}, Fraction(bound)),
-              st.sampled_from(NAMES), st.sampled_from(NAMES), st.integers(-3, 4)),
+    st.builds(
+        lambda one, two, bound: constraint(
+            {one: Fraction(1), two: Fraction(-1)} if one != two else {one: Fraction(1)}, Fraction(bound)
+        ),
+        st.sampled_from(NAMES),
+        st.sampled_from(NAMES),
+        st.integers(-3, 4),
+    ),
     st.builds(lambda one, bound: constraint({one: Fraction(-1)}, Fraction(-bound)), st.sampled_from(NAMES), st.integers(0, 5)),
-)  # fmt: skip
+)
 GRID = range(13)
 
 
@@ -97,7 +112,7 @@ def changes(system: Sequence[Constraint], before: Mapping[str, Fraction], movabl
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(differences, min_size=1, max_size=5), values, st.sets(st.sampled_from(NAMES)))
-def test_the_change_is_the_smallest(system: List[Constraint], given_values: Dict[str, Fraction], movable: "set[str]") -> None:
+def test_the_change_is_the_smallest(system: List[Constraint], given_values: Dict[str, Fraction], movable: set[str]) -> None:
     found = linear.smallest_change(system, given_values, {name: Fraction(1) for name in movable})
     possible = changes(system, given_values, frozenset(movable))
     assert (found is None) == (not possible)

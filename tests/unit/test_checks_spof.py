@@ -47,16 +47,31 @@ def graphs(draw: st.DrawFn) -> Graph:
     parts = []
     for place, name in enumerate(names):
         needs = draw(st.none() | needs_of(names[:place])) if place else None
-        parts.append(Part(name, name, "part", draw(st.sampled_from(["", *PAIR])), needs, draw(st.sampled_from([True, True, False]))))
-    channels = [Channel(f"c{number}", f"c{number}", PAIR, draw(st.sampled_from([(HEARTBEAT,), (SYNC,), (HEARTBEAT, SYNC)])),
-                        draw(needs_of(names))) for number in range(draw(st.integers(1, 4)))]  # fmt: skip
+        parts.append(
+            Part(name, name, "part", draw(st.sampled_from(["", *PAIR])), needs, draw(st.sampled_from([True, True, False])))
+        )
+    channels = [
+        Channel(
+            f"c{number}",
+            f"c{number}",
+            PAIR,
+            draw(st.sampled_from([(HEARTBEAT,), (SYNC,), (HEARTBEAT, SYNC)])),
+            draw(needs_of(names)),
+        )
+        for number in range(draw(st.integers(1, 4)))
+    ]
     return Graph(tuple(parts), tuple(channels))
 
 
 def needs_of(names: List[str]) -> st.SearchStrategy[Need]:
-    return st.recursive(st.sampled_from(names), lambda inner: st.one_of(
-        st.lists(inner, min_size=1, max_size=3).map(lambda items: All(tuple(items))),
-        st.lists(inner, min_size=1, max_size=3).map(lambda items: AnyOf(tuple(items)))), max_leaves=5)  # fmt: skip
+    return st.recursive(
+        st.sampled_from(names),
+        lambda inner: st.one_of(
+            st.lists(inner, min_size=1, max_size=3).map(lambda items: All(tuple(items))),
+            st.lists(inner, min_size=1, max_size=3).map(lambda items: AnyOf(tuple(items))),
+        ),
+        max_leaves=5,
+    )
 
 
 @pytest.mark.req("A9", "E4")
@@ -102,7 +117,8 @@ def test_own_cards() -> None:
 def test_one_card_carries_everything() -> None:
     found = [each for each in spof.findings(plain(heartbeat_card="c1")) if each.rule == "spof-all"]
     assert [(each.severity, each.evidence) for each in found] == [
-        (Severity.ERROR, "card 0000:01:00 of nodea alone carries all heartbeats and all sync links between nodea and nodeb")]  # fmt: skip
+        (Severity.ERROR, "card 0000:01:00 of nodea alone carries all heartbeats and all sync links between nodea and nodeb")
+    ]
     assert not any(rule == "spof-sets" for rule, _ in rules(plain(heartbeat_card="c1")))
 
 
@@ -111,13 +127,18 @@ def test_a_bond_is_cut_with_all_its_members_and_their_card_cuts_it() -> None:
     def graph(second: str) -> Graph:
         parts = [Part(f"{node}/{card}", card, "card", node) for node in PAIR for card in ("c0", "c1")]
         for node in PAIR:
-            parts += [Part(f"{node}/e0", "e0", "port", node, f"{node}/c0"), Part(f"{node}/e1", "e1", "port", node, f"{node}/{second}"),
-                      Part(f"{node}/bond0", "bond0", "bond", node, AnyOf((f"{node}/e0", f"{node}/e1")), fails=False)]  # fmt: skip
+            parts += [
+                Part(f"{node}/e0", "e0", "port", node, f"{node}/c0"),
+                Part(f"{node}/e1", "e1", "port", node, f"{node}/{second}"),
+                Part(f"{node}/bond0", "bond0", "bond", node, AnyOf((f"{node}/e0", f"{node}/e1")), fails=False),
+            ]
         return Graph(tuple(parts), (channel("bond0", (HEARTBEAT,)),))
 
     (one_card,), (two_cards,) = spof.weaknesses(graph("c0")), spof.weaknesses(graph("c1"))
     assert one_card.of_size(1) == (("nodea/c0",), ("nodeb/c0",))
-    assert two_cards.of_size(1) == () and ("nodea/e0", "nodea/e1") in two_cards.sets and ("nodea/c0", "nodea/e1") in two_cards.sets
+    assert (
+        two_cards.of_size(1) == () and ("nodea/e0", "nodea/e1") in two_cards.sets and ("nodea/c0", "nodea/e1") in two_cards.sets
+    )
     assert ("nodea/c0", "nodeb/c0") not in two_cards.sets
 
 
@@ -133,13 +154,19 @@ def test_no_heartbeat_and_what_is_not_known() -> None:
     parts = (*host("nodea"), *host("nodeb"), Part("v", "eth9", "port", "nodea", unknown="a virtual adapter"))
     found = spof.findings(Graph(parts, (channel("sync0", (SYNC,)),)))
     assert {(each.rule, each.severity) for each in found} == {
-        ("spof-no-heartbeat", Severity.ERROR), ("spof-sync", Severity.NOTE), ("spof-unknown", Severity.UNKNOWN)}  # fmt: skip
+        ("spof-no-heartbeat", Severity.ERROR),
+        ("spof-sync", Severity.NOTE),
+        ("spof-unknown", Severity.UNKNOWN),
+    }
     assert {each.rule for each in found} <= set(spof.RULES)
 
 
 def test_text() -> None:
     shown = spof.text(plain())
-    assert "nodea - nodeb\n  heartbeats: hb0\n  sync links: sync0\n  all heartbeats are lost with\n    card 0000:00:00 of nodea" in shown
+    assert (
+        "nodea - nodeb\n  heartbeats: hb0\n  sync links: sync0\n  all heartbeats are lost with\n    card 0000:00:00 of nodea"
+        in shown
+    )
     assert "  all heartbeats and all sync links are lost with\n    card 0000:00:00 of nodea and card 0000:01:00 of nodea" in shown
 
 

@@ -52,7 +52,8 @@ class Collector:
         self._unreadable: List[Unreadable] = []
 
     def facts(self, host: str) -> LintFacts:
-        """Everything of this host, whose name in the cluster is `host`. Blocks for some seconds at most; never raises for what it finds."""
+        """Everything of this host, whose name in the cluster is `host`. Blocks, for seconds at most. Whatever it finds, it
+        does not raise."""
         self._unreadable = []
         return LintFacts(
             host=host,

@@ -17,7 +17,6 @@ from heartgate.checks.drbd_conf import (
 )
 
 
-
 class Volume(NamedTuple):
     number: str
     minor: int

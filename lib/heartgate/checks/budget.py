@@ -16,7 +16,9 @@ from heartgate.checks import linear
 from heartgate.checks.budget_laws import LAWS, Law
 from heartgate.checks.findings import Finding, RuleInfo, Severity
 
-RULES: Mapping[str, RuleInfo] = {law.name: RuleInfo(law.name, law.severity, law.requirement, f"{law.formula}. {law.reason}") for law in LAWS}
+RULES: Mapping[str, RuleInfo] = {
+    law.name: RuleInfo(law.name, law.severity, law.requirement, f"{law.formula}. {law.reason}") for law in LAWS
+}
 
 
 @dataclass(frozen=True)
@@ -118,13 +120,19 @@ class Budget:
 
     def change(self, of_one: Optional[Inequality] = None) -> Optional[Tuple[Change, ...]]:
         """The fewest settings to change so that all inequalities hold (or one of them, and those that hold now still do)."""
-        wanted = [item for item in self.inequalities
-                  if self.status(item) is Status.HOLDS or (self.status(item) is Status.VIOLATED and of_one in (None, item))]  # fmt: skip
+        wanted = [
+            item
+            for item in self.inequalities
+            if self.status(item) is Status.HOLDS or (self.status(item) is Status.VIOLATED and of_one in (None, item))
+        ]
         found = linear.smallest_change([_constraint(item) for item in wanted], self._values(), self._units())
         if found is None:
             return None
-        return tuple(Change(self.quantities[name], int(value)) for name, value in sorted(found.items())
-                     if value != self.quantities[name].ms)  # fmt: skip
+        return tuple(
+            Change(self.quantities[name], int(value))
+            for name, value in sorted(found.items())
+            if value != self.quantities[name].ms
+        )
 
     def with_value(self, name: str, ms: Optional[int]) -> Budget:
         return replace(self, quantities={**self.quantities, name: replace(self.quantities[name], ms=ms)})
@@ -149,6 +157,7 @@ def _constraint(inequality: Inequality) -> linear.Constraint:
 
 def inequality(law: Law, subject: str, roles: Mapping[str, Expression]) -> Inequality:
     """A law over the quantities in its roles. "less than" is at least a millisecond less."""
+
     def side(terms: Tuple[Tuple[Fraction, str], ...]) -> Expression:
         return reduce(Expression.plus, (roles[role].times(factor) for factor, role in terms), Expression())
 
@@ -182,7 +191,11 @@ def _side(budget: Budget, expression: Expression) -> str:
     if expression.constant_ms or not parts:
         parts.append(shown(expression.constant_ms))
     total = budget.value(expression)
-    whole = f" = {shown(total)}" if total is not None and (len(parts) > 1 or any(factor != 1 for _, factor in expression.terms)) else ""
+    whole = (
+        f" = {shown(total)}"
+        if total is not None and (len(parts) > 1 or any(factor != 1 for _, factor in expression.terms))
+        else ""
+    )
     return " + ".join(parts) + whole
 
 
@@ -199,13 +212,20 @@ def findings(budget: Budget) -> Tuple[Finding, ...]:
             found.append(Finding(item.law.name, item.law.severity, item.subject, sentence(budget, item), _remedy(budget, item)))
         elif status is Status.UNKNOWN:
             missing = ", ".join(f"{quantity.name} ({quantity.where})" for quantity in budget.unknown(item))
-            found.append(Finding(item.law.name, Severity.UNKNOWN, item.subject, f"{item.law.formula}: not known: {missing}",
-                                 "make it readable, or write the value down, and check again"))  # fmt: skip
+            found.append(
+                Finding(
+                    item.law.name,
+                    Severity.UNKNOWN,
+                    item.subject,
+                    f"{item.law.formula}: not known: {missing}",
+                    "make it readable, or write the value down, and check again",
+                )
+            )
     return tuple(found)
 
 
 def _remedy(budget: Budget, item: Inequality) -> str:
     changes = budget.change(item)
     if not changes:
-        return f"no change of up to {linear.MOST_CHANGES} settings mends this without breaking another; `heartgate budget` shows all of them"
+        return f"no change of up to {linear.MOST_CHANGES} settings mends this without breaking another: see `heartgate budget`"
     return "; ".join(map(str, changes))

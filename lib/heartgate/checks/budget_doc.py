@@ -11,10 +11,10 @@ _HEAD = """\
 
 <!-- Generated: PYTHONPATH=lib python3 -m heartgate.checks.budget_doc > docs/timeouts.md -->
 
-Corosync, DRBD, SBD, Pacemaker and heartgate each have time limits of their own, and some only work if others are longer. These are
-the inequalities that `heartgate budget` and `heartgate check` look at, with the values in force (defaults included, and what
-Corosync derives from the token). A violation is shown with the settings, where each comes from, and the fewest settings to change so
-that it holds and nothing else breaks. If a value cannot be had, the inequality is unknown, which is never the same as
+Corosync, DRBD, SBD, Pacemaker and heartgate each have time limits of their own, and some only work if others are longer. These
+are the inequalities that `heartgate budget` and `heartgate check` look at, with the values in force (defaults included, and
+what Corosync derives from the token). A violation is shown with the settings, where each comes from, and the fewest settings to
+change so that it holds and nothing else breaks. If a value cannot be had, the inequality is unknown, which is never the same as
 satisfied.
 
 The smallest conflict is the smallest set of settings whose values cannot stand together, whatever all the others are set to.

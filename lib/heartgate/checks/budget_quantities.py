@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Dict, List, Mapping, Optional
 
 from heartgate.checks import corosync_conf
 from heartgate.checks.budget import Budget, Expression, Inequality, Quantity, inequality, of
@@ -16,8 +16,12 @@ from heartgate.checks.storage_conf import Sbd
 
 DRBD_AGENT = "ocf:linbit:drbd"
 SECOND = 1000
-_DRBD_ROLES = {"timeout": "drbd_timeout", "ping-int": "drbd_ping_int", "ping-timeout": "drbd_ping_timeout",
-               "connect-int": "drbd_connect_int"}  # fmt: skip
+_DRBD_ROLES = {
+    "timeout": "drbd_timeout",
+    "ping-int": "drbd_ping_int",
+    "ping-timeout": "drbd_ping_timeout",
+    "connect-int": "drbd_connect_int",
+}
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,10 @@ def _corosync(builder: _Builder) -> None:
 def _link(builder: _Builder, conf: corosync_conf.CorosyncConf, link: int, token: Expression) -> Roles:
     pongs = corosync_conf.pong_count(conf, link).ms or corosync_conf.PONG_COUNT
     shares = {"knet_ping_interval": Fraction(1, pongs * 2), "knet_ping_timeout": Fraction(1, pongs)}
-    timings = {"knet_ping_interval": corosync_conf.ping_interval(conf, link), "knet_ping_timeout": corosync_conf.ping_timeout(conf, link)}
+    timings = {
+        "knet_ping_interval": corosync_conf.ping_interval(conf, link),
+        "knet_ping_timeout": corosync_conf.ping_timeout(conf, link),
+    }
     roles: Roles = {}
     for key, timing in timings.items():
         setting = f"{key} in interface {{ linknumber: {link} }} of {conf.source}"
@@ -188,7 +195,9 @@ def _built_in(builder: _Builder, role: str, ms: int) -> Expression:
 def _operation(builder: _Builder, cib: Cib, agent: Primitive, name: str) -> Expression:
     ms, where = cib.operation_ms(agent, name)
     shown = where if ms is not None else f"{where}: no time"
-    return builder.quantity(f"timeout of {agent.ident} {name}", ms, shown, f"timeout of the operation {name} of {agent.ident}", SECOND)
+    return builder.quantity(
+        f"timeout of {agent.ident} {name}", ms, shown, f"timeout of the operation {name} of {agent.ident}", SECOND
+    )
 
 
 def _parameter(builder: _Builder, cib: Cib, agent: Primitive, name: str, default_ms: int) -> Expression:
@@ -198,7 +207,9 @@ def _parameter(builder: _Builder, cib: Cib, agent: Primitive, name: str, default
         return builder.quantity(f"{agent.ident} {name}", default_ms, "default", setting, SECOND)
     ms = parse_time(written)
     where = f"{cib.source}, {agent.ident}"
-    return builder.quantity(f"{agent.ident} {name}", ms, where if ms is not None else f"{where}: {written!r:.40} is no time", setting, SECOND)
+    return builder.quantity(
+        f"{agent.ident} {name}", ms, where if ms is not None else f"{where}: {written!r:.40} is no time", setting, SECOND
+    )
 
 
 def _guard(builder: _Builder, cib: Cib, guard: Primitive) -> None:
@@ -207,10 +218,18 @@ def _guard(builder: _Builder, cib: Cib, guard: Primitive) -> None:
         "confirm": _parameter(builder, cib, guard, "confirm_timeout", ours.confirm_default_ms),
         "flush": _parameter(builder, cib, guard, "flush_timeout", ours.flush_default_ms),
         **{f"{name}_op": _operation(builder, cib, guard, name) for name in ("start", "stop", "monitor")},
-        **{role: _built_in(builder, role, ms) for role, ms in (
-            ("block", ours.block_ms), ("back", ours.back_ms), ("start", ours.start_ms), ("stop", ours.stop_ms),
-            ("monitor", ours.monitor_ms), ("hook", ours.hook_ms))},
-    }  # fmt: skip
+        **{
+            role: _built_in(builder, role, ms)
+            for role, ms in (
+                ("block", ours.block_ms),
+                ("back", ours.back_ms),
+                ("start", ours.start_ms),
+                ("stop", ours.stop_ms),
+                ("monitor", ours.monitor_ms),
+                ("hook", ours.hook_ms),
+            )
+        },
+    }
     builder.apply(Scope.GUARD, guard.ident, roles)
     if any(target.startswith("hook:") for target in guard.params.get("flush", "").split()):
         builder.apply(Scope.HOOKS, guard.ident, roles)
@@ -230,12 +249,16 @@ def _off_timeout(builder: _Builder, cib: Cib, device: Primitive) -> Expression:
 
 
 def _gate(builder: _Builder, cib: Cib, device: Primitive) -> None:
-    builder.apply(Scope.GATE, device.ident, {
-        "gate_delay": _parameter(builder, cib, device, "delay", 0),
-        "rank_delay": _parameter(builder, cib, device, "rank_delay", builder.ours.rank_delay_default_ms),
-        "gate_looks": _built_in(builder, "gate_looks", builder.ours.gate_looks_ms),
-        "gate_op": _off_timeout(builder, cib, device),
-    })  # fmt: skip
+    builder.apply(
+        Scope.GATE,
+        device.ident,
+        {
+            "gate_delay": _parameter(builder, cib, device, "delay", 0),
+            "rank_delay": _parameter(builder, cib, device, "rank_delay", builder.ours.rank_delay_default_ms),
+            "gate_looks": _built_in(builder, "gate_looks", builder.ours.gate_looks_ms),
+            "gate_op": _off_timeout(builder, cib, device),
+        },
+    )
 
 
 def _device(builder: _Builder, cib: Cib, device: Primitive) -> None:
@@ -271,8 +294,10 @@ def _sbd_disk(builder: _Builder, sbd: Sbd, watchdog: Expression) -> None:
     seconds = [header.msgwait_s for header in sbd.headers]
     where = f"header of {sbd.headers[0].device}" if sbd.headers else f"no header of {', '.join(sbd.devices)} could be read"
     setting = "the headers of the SBD disks (sbd create -4)"
-    roles = {"watchdog": watchdog,
-             "msgwait": builder.quantity("SBD msgwait", min(seconds) * 1000 if seconds else None, where, setting, SECOND)}  # fmt: skip
+    roles = {
+        "watchdog": watchdog,
+        "msgwait": builder.quantity("SBD msgwait", min(seconds) * 1000 if seconds else None, where, setting, SECOND),
+    }
     builder.apply(Scope.SBD_DISK, "sbd", roles)
     ms, place = sbd.delay_start
     if ms:
@@ -285,9 +310,15 @@ def _delay_max(builder: _Builder) -> Expression:
     cib = builder.facts.cib
     if cib is None:
         return builder.quantity("longest pcmk_delay_max", None, _reason(builder.facts, "CIB", "no CIB"))
-    delays = [(parse_time(device.params["pcmk_delay_max"]), device.ident) for device in cib.fencing if device.params.get("pcmk_delay_max")]
+    delays = [
+        (parse_time(device.params["pcmk_delay_max"]), device.ident)
+        for device in cib.fencing
+        if device.params.get("pcmk_delay_max")
+    ]
     if any(ms is None for ms, _ in delays):
         return builder.quantity("longest pcmk_delay_max", None, f"{cib.source}: no time")
     longest = max(((ms or 0, ident) for ms, ident in delays), default=(0, ""))
     setting = f"pcmk_delay_max of {longest[1]}" if longest[1] else ""
-    return builder.quantity("longest pcmk_delay_max", longest[0], f"{cib.source}, {longest[1]}" if longest[1] else "default", setting, SECOND)
+    return builder.quantity(
+        "longest pcmk_delay_max", longest[0], f"{cib.source}, {longest[1]}" if longest[1] else "default", setting, SECOND
+    )

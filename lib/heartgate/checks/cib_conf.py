@@ -14,9 +14,18 @@ OPERATION_MS = 20_000  # Pacemaker's default timeout of an operation
 STONITH_MS = 60_000  # and of a fencing operation
 _TIME = re.compile(r"\s*\+?(\d{1,12})\s*(ms|msec|us|usec|s|sec|m|min|h|hr)?\s*\Z", re.ASCII)
 _FACTORS: Mapping[str, float] = {
-    "": 1000, "s": 1000, "sec": 1000, "ms": 1, "msec": 1, "us": 0.001, "usec": 0.001, "m": 60_000, "min": 60_000,
-    "h": 3_600_000, "hr": 3_600_000,
-}  # fmt: skip
+    "": 1000,
+    "s": 1000,
+    "sec": 1000,
+    "ms": 1,
+    "msec": 1,
+    "us": 0.001,
+    "usec": 0.001,
+    "m": 60_000,
+    "min": 60_000,
+    "h": 3_600_000,
+    "hr": 3_600_000,
+}
 _PERIOD = re.compile(r"PT(?:(\d{1,6})H)?(?:(\d{1,6})M)?(?:(\d{1,9})S)?\Z", re.ASCII)
 
 
@@ -167,8 +176,9 @@ def _primitive(item: ElementTree.Element, templates: Mapping[str, ElementTree.El
         for name, value in _sets(each.findall("instance_attributes"))[0].items():
             params.setdefault(name, value)
         seen = {(operation.name, operation.interval) for operation in operations}
-        operations += [found for found in map(_operation, each.findall("operations/op"))
-                       if (found.name, found.interval) not in seen]  # fmt: skip
+        operations += [
+            found for found in map(_operation, each.findall("operations/op")) if (found.name, found.interval) not in seen
+        ]
     return Primitive(item.get("id", ""), kind, params, tuple(operations))
 
 

@@ -35,4 +35,6 @@ def _unreadable(facts: LintFacts) -> Iterator[Finding]:
         if item.broken:
             yield report.found("config-syntax", item.what, item.why, "correct that line; nothing else in it could be checked")
         else:
-            yield report.found("config-unreadable", item.what, item.why, "make it readable (as root, the cluster running) and check again")
+            yield report.found(
+                "config-unreadable", item.what, item.why, "make it readable (as root, the cluster running) and check again"
+            )

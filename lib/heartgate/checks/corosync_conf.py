@@ -23,24 +23,45 @@ _INTEGERS: Mapping[str, Mapping[str, Tuple[int, int]]] = {
         "config_version": _U64,  # corosync 3.1.7 aborts over a word here
         "knet_compression_level": (-(2**31), 2**31 - 1),
         **dict.fromkeys(
-            "version token token_coefficient token_retransmit token_warning hold token_retransmits_before_loss_const join "
-            "send_join consensus merge downcheck fail_recv_const seqno_unchanged_const heartbeat_failures_allowed "
-            "max_network_delay window_size max_messages miss_count_const knet_pmtud_interval knet_mtu "
-            "knet_compression_threshold netmtu".split(),
+            [
+                "version",
+                "token",
+                "token_coefficient",
+                "token_retransmit",
+                "token_warning",
+                "hold",
+                "token_retransmits_before_loss_const",
+                "join",
+                "send_join",
+                "consensus",
+                "merge",
+                "downcheck",
+                "fail_recv_const",
+                "seqno_unchanged_const",
+                "heartbeat_failures_allowed",
+                "max_network_delay",
+                "window_size",
+                "max_messages",
+                "miss_count_const",
+                "knet_pmtud_interval",
+                "knet_mtu",
+                "knet_compression_threshold",
+                "netmtu",
+            ],
             _U32,
         ),
     },
     "totem.interface": {
         "mcastport": _U16,
-        **dict.fromkeys("linknumber ringnumber knet_link_priority ttl".split(), _U8),
-        **dict.fromkeys("knet_ping_interval knet_ping_timeout knet_ping_precision knet_pong_count".split(), _U32),
+        **dict.fromkeys(["linknumber", "ringnumber", "knet_link_priority", "ttl"], _U8),
+        **dict.fromkeys(["knet_ping_interval", "knet_ping_timeout", "knet_ping_precision", "knet_pong_count"], _U32),
     },
     "quorum": {
-        **dict.fromkeys("expected_votes votes last_man_standing_window leaving_timeout".split(), _U32),
-        **dict.fromkeys("two_node wait_for_all auto_tie_breaker last_man_standing allow_downscale".split(), _U8),
+        **dict.fromkeys(["expected_votes", "votes", "last_man_standing_window", "leaving_timeout"], _U32),
+        **dict.fromkeys(["two_node", "wait_for_all", "auto_tie_breaker", "last_man_standing", "allow_downscale"], _U8),
     },
-    "quorum.device": dict.fromkeys("timeout sync_timeout votes".split(), _U32),
-    "nodelist.node": dict.fromkeys("nodeid quorum_votes".split(), _U32),
+    "quorum.device": dict.fromkeys(["timeout", "sync_timeout", "votes"], _U32),
+    "nodelist.node": dict.fromkeys(["nodeid", "quorum_votes"], _U32),
 }
 _WORDS: Mapping[str, Tuple[str, ...]] = {
     "totem.crypto_cipher": ("none", "aes256", "aes192", "aes128"),
@@ -202,7 +223,9 @@ class _Reader:
         if len(self._open) > 1:
             last = self._open[-1]
             last_line = len(self._lines) - (1 if self._lines[-1] == "" and len(self._lines) > 1 else 0)
-            raise self._wrong(last_line, f'expected "}}" that closes section {brief(last.path)} of line {last.line}, found the end')
+            raise self._wrong(
+                last_line, f'expected "}}" that closes section {brief(last.path)} of line {last.line}, found the end'
+            )
         return self._open[0].closed()
 
     def _content(self) -> Iterator[Tuple[int, str]]:
@@ -219,7 +242,7 @@ class _Reader:
         before, _, after = content.partition("{")
         name = before.rstrip(" \t:")
         if after.strip(" \t"):
-            raise self._wrong(number, f"expected nothing after \"{{\", found {brief(after)}: write each key in a line of its own")
+            raise self._wrong(number, f'expected nothing after "{{", found {brief(after)}: write each key in a line of its own')
         if not name:
             raise self._wrong(number, 'expected the name of a section before "{"')
         if len(self._open) > DEPTH_LIMIT:
@@ -236,8 +259,11 @@ class _Reader:
         path = self._open[-1].path
         full = self._full(key)
         if not _KEY.match(full) or not KEY_LENGTHS[0] <= len(full) <= KEY_LENGTHS[1]:
-            raise self._wrong(number, f"expected a key of letters, digits and ._/-, in all {KEY_LENGTHS[0]} to {KEY_LENGTHS[1]} "
-                                      f"characters, found {brief(full)}")
+            raise self._wrong(
+                number,
+                f"expected a key of letters, digits and ._/-, in all {KEY_LENGTHS[0]} to {KEY_LENGTHS[1]} "
+                f"characters, found {brief(full)}",
+            )
         limits = _INTEGERS.get(path, {}).get(key)
         if limits and not _within(value, limits):
             raise self._wrong(number, f"expected a whole number from {limits[0]} to {limits[1]} for {full}, found {brief(value)}")

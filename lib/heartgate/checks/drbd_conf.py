@@ -29,7 +29,9 @@ TIMES: Mapping[str, Tuple[int, int]] = {
 }
 KO_COUNT = 7
 _DEFINED = re.compile(r"#\s*defined at (.+):(\d+)\s*\Z")
-_TOKEN = re.compile(r'[ \t\r]+|(?P<end>;)|(?P<open>\{)|(?P<close>\})|"(?P<quoted>(?:\\.|[^"\\\n])*)"|(?P<word>[^\s;{}"#]+)|(?P<note>#[^\n]*)')
+_TOKEN = re.compile(
+    r'[ \t\r]+|(?P<end>;)|(?P<open>\{)|(?P<close>\})|"(?P<quoted>(?:\\.|[^"\\\n])*)"|(?P<word>[^\s;{}"#]+)|(?P<note>#[^\n]*)'
+)
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,9 @@ class _Grammar:
             raise self._wrong(last, f'expected ";" or "{{" after {brief(" ".join(self._words))}, found the end')
         if len(self._open) > 1:
             block = self._open[-1]
-            raise self._wrong(last, f'expected "}}" that closes {brief(" ".join(block.words))} of line {block.line}, found the end')
+            raise self._wrong(
+                last, f'expected "}}" that closes {brief(" ".join(block.words))} of line {block.line}, found the end'
+            )
         return tuple(self._open[0].body)
 
     def _tokens(self, text: str) -> Iterator[Tuple[int, str, str]]:
@@ -144,7 +148,7 @@ class _Grammar:
             while place < len(line):
                 match = _TOKEN.match(line, place)
                 if not match:
-                    raise self._wrong(number, f"expected a word, a quoted string, \";\", \"{{\" or \"}}\", found {brief(line[place:])}")
+                    raise self._wrong(number, f'expected a word, a quoted string, ";", "{{" or "}}", found {brief(line[place:])}')
                 if match.lastgroup:
                     yield number, match.lastgroup, match.group(match.lastgroup)
                 place = match.end()
@@ -261,8 +265,18 @@ def parse_show(text: str, source: str = "drbdsetup show") -> Tuple[Resource, ...
         connections = [_shown(inner, place) for inner in item.body if inner.words[0] == "connection" and inner.body]
         if not connections and any(inner.words[0] == "_remote_host" for inner in item.body):
             connections = [_shown(item, place)]
-        found.append(Resource(item.words[1], f"{source}:{item.line}", (), tuple(connections), options["net"], options["disk"],
-                              {}, options["options"]))  # fmt: skip
+        found.append(
+            Resource(
+                item.words[1],
+                f"{source}:{item.line}",
+                (),
+                tuple(connections),
+                options["net"],
+                options["disk"],
+                {},
+                options["options"],
+            )
+        )
     return tuple(found)
 
 
@@ -270,8 +284,11 @@ def _shown(item: Statement, place: str) -> Connection:
     body = list(item.body or ())
     paths = []
     for outer in [inner for inner in body if inner.words[0] == "path"] or [item]:
-        ends = [(inner.words[0].strip("_").partition("_")[0], inner) for inner in outer.body or ()
-                if inner.words[0] in ("_this_host", "_remote_host")]  # fmt: skip
+        ends = [
+            (inner.words[0].strip("_").partition("_")[0], inner)
+            for inner in outer.body or ()
+            if inner.words[0] in ("_this_host", "_remote_host")
+        ]
         paths.append(Path(tuple(("local" if end == "this" else "peer", _address(host)[1]) for end, host in ends)))
     names = [inner.words[1] for inner in body if inner.words[0] == "_name" and len(inner.words) == 2]
     return Connection(tuple(names), tuple(paths), _options([item], "net", place))

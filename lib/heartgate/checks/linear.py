@@ -59,7 +59,9 @@ def _tightest(system: Iterable[Constraint]) -> Optional[List[Constraint]]:
 
 def _eliminate(system: Sequence[Constraint], name: str) -> List[Constraint]:
     """Fourier-Motzkin: what the system says about the other variables. Zero or more counts as a lower limit."""
-    upper, lower, rest = [], [constraint({name: Fraction(-1)}, Fraction(0))], []
+    upper: List[Constraint] = []
+    lower = [constraint({name: Fraction(-1)}, Fraction(0))]
+    rest: List[Constraint] = []
     for item in system:
         factor = dict(item.terms).get(name, Fraction(0))
         (upper if factor > 0 else lower if factor < 0 else rest).append(item)
@@ -150,8 +152,14 @@ def smallest_change(
     related = component(system, values, frozenset(units))
     names = sorted({name for item in related for name in item.names if name in units})
     for size in range(1, MOST_CHANGES + 1):
-        candidates = [found for chosen in combinations(names, size) if broken & set(chosen)
-                      for order in permutations(chosen) for found in [_chosen(related, values, units, order)] if found]  # fmt: skip
+        candidates = [
+            found
+            for chosen in combinations(names, size)
+            if broken & set(chosen)
+            for order in permutations(chosen)
+            for found in [_chosen(related, values, units, order)]
+            if found
+        ]
         if candidates:
             return min(candidates, key=lambda found: (_cost(found, values), sorted(found)))
     return None

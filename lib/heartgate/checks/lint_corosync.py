@@ -14,23 +14,53 @@ ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 RULES: Mapping[str, RuleInfo] = table(
-    RuleInfo("corosync-crypto", ERROR, "D11", "Heartbeats are authenticated: without crypto_hash anybody on the network can join "
-             "the cluster or take it apart. Only the knet transport can do it."),
+    RuleInfo(
+        "corosync-crypto",
+        ERROR,
+        "D11",
+        "Heartbeats are authenticated: without crypto_hash anybody on the network can join "
+        "the cluster or take it apart. Only the knet transport can do it.",
+    ),
     RuleInfo("corosync-cipher", NOTE, "D11", "Heartbeats are encrypted: without crypto_cipher they can be read."),
-    RuleInfo("corosync-one-link", WARNING, "A2", "There are two knet links or more: with one, a single cable ends the heartbeat."),
-    RuleInfo("corosync-subnet", ERROR, "A9", "Each link has a network of its own: in one network the kernel sends everything through "
-             "one interface, and the links fail together."),
+    RuleInfo(
+        "corosync-one-link", WARNING, "A2", "There are two knet links or more: with one, a single cable ends the heartbeat."
+    ),
+    RuleInfo(
+        "corosync-subnet",
+        ERROR,
+        "A9",
+        "Each link has a network of its own: in one network the kernel sends everything through "
+        "one interface, and the links fail together.",
+    ),
     RuleInfo("corosync-address", ERROR, "A9", "Each address is used once, and every node has an address on every link."),
-    RuleInfo("corosync-node", ERROR, "C6", "Every node has a name and a nodeid of its own: knet needs the id, Pacemaker the name."),
+    RuleInfo(
+        "corosync-node", ERROR, "C6", "Every node has a name and a nodeid of its own: knet needs the id, Pacemaker the name."
+    ),
     RuleInfo("corosync-quorum", ERROR, "D8", "votequorum decides whether a partition may act."),
-    RuleInfo("corosync-two-node", WARNING, "D8", "two_node: 1 with exactly two nodes: without it the loss of one node stops the other; "
-             "with more than two Corosync switches it off."),
-    RuleInfo("corosync-wait-for-all", ERROR, "D8", "With two_node a node that boots alone waits for the other; else it fences the other "
-             "and starts with data that may be old."),
-    RuleInfo("corosync-sync-last", NOTE, "A7", "The sync network is also a knet link, the last one: then the loss of all heartbeats alone "
-             "leaves the nodes in contact."),
-    RuleInfo("corosync-differs", ERROR, "C3", "corosync.conf is the same on every node; differing ones have ended in split-brain."),
-)  # fmt: skip
+    RuleInfo(
+        "corosync-two-node",
+        WARNING,
+        "D8",
+        "two_node: 1 with exactly two nodes: without it the loss of one node stops the other; "
+        "with more than two Corosync switches it off.",
+    ),
+    RuleInfo(
+        "corosync-wait-for-all",
+        ERROR,
+        "D8",
+        "With two_node a node that boots alone waits for the other; else it fences the other "
+        "and starts with data that may be old.",
+    ),
+    RuleInfo(
+        "corosync-sync-last",
+        NOTE,
+        "A7",
+        "The sync network is also a knet link, the last one: then the loss of all heartbeats alone leaves the nodes in contact.",
+    ),
+    RuleInfo(
+        "corosync-differs", ERROR, "C3", "corosync.conf is the same on every node; differing ones have ended in split-brain."
+    ),
+)
 
 
 def findings(facts: LintFacts) -> Tuple[Finding, ...]:
@@ -52,10 +82,20 @@ def differences(hosts: Tuple[LintFacts, ...]) -> Tuple[Finding, ...]:
         different = [path for path in sorted({*ours, *theirs}) if ours.get(path) != theirs.get(path)]
         if different:
             path = different[0]
-            evidence = (f"{path} is {_shown(ours.get(path))} on {files[0][0]} and {_shown(theirs.get(path))} on {host}"
-                        + (f"; {len(different) - 1} more differ" if len(different) > 1 else ""))  # fmt: skip
-            found.append(Finding("corosync-differs", ERROR, "corosync.conf", evidence, "copy the file that is right to every node "
-                                 "(pcs cluster sync, or csync2/scp) and reload it: corosync-cfgtool -R", (files[0][0], host)))  # fmt: skip
+            evidence = f"{path} is {_shown(ours.get(path))} on {files[0][0]} and {_shown(theirs.get(path))} on {host}" + (
+                f"; {len(different) - 1} more differ" if len(different) > 1 else ""
+            )
+            found.append(
+                Finding(
+                    "corosync-differs",
+                    ERROR,
+                    "corosync.conf",
+                    evidence,
+                    "copy the file that is right to every node "
+                    "(pcs cluster sync, or csync2/scp) and reload it: corosync-cfgtool -R",
+                    (files[0][0], host),
+                )
+            )
     return tuple(found)
 
 
@@ -79,7 +119,10 @@ def _shown(values: Optional[Tuple[str, ...]]) -> str:
 
 def _secure(conf: CorosyncConf, report: Reporter) -> Iterator[Finding]:
     cipher, digest = conf.secure
-    remedy = "in totem { } write transport: knet, crypto_cipher: aes256, crypto_hash: sha256; make /etc/corosync/authkey with corosync-keygen"
+    remedy = (
+        "in totem { } write transport: knet, crypto_cipher: aes256, crypto_hash: sha256; make /etc/corosync/authkey with "
+        "corosync-keygen"
+    )
     for transport in [conf.setting("totem", "transport")]:
         if transport and transport.value != "knet":
             evidence = f"transport {transport.value} ({transport.where}) cannot authenticate anybody"
@@ -124,8 +167,11 @@ def _nodes(conf: CorosyncConf, report: Reporter) -> Iterator[Finding]:
         for link, (address, line) in node.addresses.items():
             other = used.setdefault(_canonical(address), (label, link, line))
             if other[:2] != (label, link):
-                evidence = f"{address} is link {other[1]} of {other[0]} ({conf.where(other[2])}) and link {link} of {label} ({conf.where(line)})"
-                yield report.found("corosync-address", f"link {link}", evidence, "give each link of each node an address of its own")
+                first, second = conf.where(other[2]), conf.where(line)
+                evidence = f"{address} is link {other[1]} of {other[0]} ({first}) and link {link} of {label} ({second})"
+                yield report.found(
+                    "corosync-address", f"link {link}", evidence, "give each link of each node an address of its own"
+                )
 
 
 def _canonical(address: str) -> str:
@@ -143,18 +189,24 @@ def _address(text: str) -> Optional[Union[ipaddress.IPv4Address, ipaddress.IPv6A
 def _quorum(conf: CorosyncConf, report: Reporter) -> Iterator[Finding]:
     count = len(conf.nodes)
     if conf.word("quorum", "provider", "") != "corosync_votequorum":
-        yield report.found("corosync-quorum", "corosync.conf", f"no quorum provider in {conf.source}",
-                           "write quorum { provider: corosync_votequorum }, and two_node: 1 for two nodes")  # fmt: skip
+        yield report.found(
+            "corosync-quorum",
+            "corosync.conf",
+            f"no quorum provider in {conf.source}",
+            "write quorum { provider: corosync_votequorum }, and two_node: 1 for two nodes",
+        )
         return
     written = conf.setting("quorum", "two_node")
     if count == 2 and not conf.two_node and not conf.all("quorum.device"):
         place = f"two_node: {written.value} ({written.where})" if written else f"two_node is not written in {conf.source}"
         yield report.found("corosync-two-node", "corosync.conf", f"two nodes, and {place}", "write two_node: 1 in quorum { }")
     if count > 2 and conf.two_node and written:
-        yield report.found("corosync-two-node", "corosync.conf", f"two_node: 1 ({written.where}) with {count} nodes", "remove two_node")
+        yield report.found(
+            "corosync-two-node", "corosync.conf", f"two_node: 1 ({written.where}) with {count} nodes", "remove two_node"
+        )
     if conf.two_node and not conf.wait_for_all:
-        place = conf.setting("quorum", "wait_for_all")
-        evidence = f"wait_for_all: 0 ({place.where if place else conf.source}) with two_node: 1"
+        off = conf.setting("quorum", "wait_for_all")
+        evidence = f"wait_for_all: 0 ({off.where if off else conf.source}) with two_node: 1"
         yield report.found("corosync-wait-for-all", "corosync.conf", evidence, "remove wait_for_all; two_node switches it on")
 
 
@@ -173,9 +225,13 @@ def _subnets(conf: CorosyncConf, networks: Optional[Tuple[str, ...]], report: Re
             if alike:
                 yield report.found("corosync-subnet", f"link {other}", f"{where} are both in {shared}", remedy)
             elif alike is None:
-                yield report.found("corosync-subnet", f"link {other}", f"{where} look alike, and which networks this host is in is not "
-                                   "known", "look at `ip address` on the node: each link needs a network of its own",
-                                   severity=Severity.UNKNOWN)  # fmt: skip
+                yield report.found(
+                    "corosync-subnet",
+                    f"link {other}",
+                    f"{where} look alike, and which networks this host is in is not known",
+                    "look at `ip address` on the node: each link needs a network of its own",
+                    severity=Severity.UNKNOWN,
+                )
 
 
 def _shared(
@@ -194,22 +250,33 @@ def _shared(
 
 
 def _sync_last(facts: LintFacts, conf: CorosyncConf, report: Reporter) -> Iterator[Finding]:
-    sync = {_host_part(address) for resource in facts.drbd or () for connection in resource.connections
-            for path in connection.paths for node, address in path.ends if node == facts.host}  # fmt: skip
+    sync = {
+        _host_part(address)
+        for resource in facts.drbd or ()
+        for connection in resource.connections
+        for path in connection.paths
+        for node, address in path.ends
+        if node == facts.host
+    }
     sync.discard("")
     mine = [node for node in conf.nodes if node.name == facts.host]
     if not sync or not mine or not conf.links:
         return
     links = {link: _canonical(text) for link, (text, _) in mine[0].addresses.items()}
     carried = [link for link, address in links.items() if address in sync]
-    remedy = ("add the sync addresses as the last ring (ring{}_addr) of every node; with link_mode: passive it carries heartbeats only "
-              "when no other link does").format(max(conf.links) + 1)  # fmt: skip
+    remedy = (
+        f"add the sync addresses as the last ring (ring{max(conf.links) + 1}_addr) of every node; with link_mode: passive it "
+        "carries heartbeats only "
+        "when no other link does"
+    )
     if not carried:
         evidence = f"DRBD's address {', '.join(sorted(sync))} is no address of a knet link"
         yield report.found("corosync-sync-last", "corosync.conf", evidence, remedy)
     elif len(links) > 1 and max(carried) != max(links) and not conf.interface(min(carried), "knet_link_priority"):
         evidence = f"the sync network is link {min(carried)}, and not the last one (link {max(links)})"
-        yield report.found("corosync-sync-last", "corosync.conf", evidence, "make it the last link, or give it the lowest knet_link_priority")
+        yield report.found(
+            "corosync-sync-last", "corosync.conf", evidence, "make it the last link, or give it the lowest knet_link_priority"
+        )
 
 
 def _host_part(address: str) -> str:

@@ -18,14 +18,29 @@ LARGEST_SET = 3
 HEARTBEAT, SYNC = "heartbeat", "sync"
 
 RULES: Mapping[str, RuleInfo] = table(
-    RuleInfo("spof-all", Severity.ERROR, "A9", "No single part carries all heartbeats and all sync links: its loss is the first case in which "
-             "seed 001 admits a split-brain; only fencing is left to decide it."),
-    RuleInfo("spof-heartbeat", Severity.WARNING, "A9", "No single part carries all heartbeats: without any, the nodes cannot agree who goes on."),
-    RuleInfo("spof-sync", Severity.NOTE, "E4", "No single part carries all sync links: its loss blocks the replica of the lower priority."),
+    RuleInfo(
+        "spof-all",
+        Severity.ERROR,
+        "A9",
+        "No single part carries all heartbeats and all sync links: its loss is the first case in which "
+        "seed 001 admits a split-brain; only fencing is left to decide it.",
+    ),
+    RuleInfo(
+        "spof-heartbeat",
+        Severity.WARNING,
+        "A9",
+        "No single part carries all heartbeats: without any, the nodes cannot agree who goes on.",
+    ),
+    RuleInfo(
+        "spof-sync",
+        Severity.NOTE,
+        "E4",
+        "No single part carries all sync links: its loss blocks the replica of the lower priority.",
+    ),
     RuleInfo("spof-sets", Severity.NOTE, "A9", "Which two or three parts together cut all heartbeats and all sync links."),
     RuleInfo("spof-no-heartbeat", Severity.ERROR, "A2", "There is a heartbeat link between each two nodes."),
     RuleInfo("spof-unknown", Severity.UNKNOWN, "E4", "What every part runs on is known; what is not known may be shared."),
-)  # fmt: skip
+)
 
 
 class GraphError(ValueError):
@@ -51,7 +66,7 @@ Need = Union[str, All, AnyOf]  # a string is the ident of a part
 
 @dataclass(frozen=True)
 class Part:
-    """kind: port, card, bond, team, vlan, bridge, switch, other ... host: empty for what is in between. fails: False for what is made of
+    """kind: port, card, bond, vlan, bridge, switch ... host: empty for what is in between. fails: False for what is made of
     others and breaks only with them (a bond, a VLAN). unknown: why what it runs on is not known, empty if it is."""
 
     ident: str
@@ -88,8 +103,11 @@ class Graph:
         return tuple(sorted({(min(channel.nodes), max(channel.nodes)) for channel in self.channels}))
 
     def between(self, pair: Tuple[str, str], carries: Optional[str] = None) -> Tuple[Channel, ...]:
-        return tuple(channel for channel in self.channels
-                     if set(channel.nodes) == set(pair) and (carries is None or carries in channel.carries))  # fmt: skip
+        return tuple(
+            channel
+            for channel in self.channels
+            if set(channel.nodes) == set(pair) and (carries is None or carries in channel.carries)
+        )
 
 
 class Goal(Enum):
@@ -131,7 +149,10 @@ def check(graph: Graph) -> None:
     parts = {part.ident: part for part in graph.parts}
     if len(parts) != len(graph.parts):
         raise GraphError("two parts have the same ident")
-    for name, need in [*((part.ident, part.needs) for part in graph.parts), *((each.ident, each.needs) for each in graph.channels)]:
+    for name, need in [
+        *((part.ident, part.needs) for part in graph.parts),
+        *((each.ident, each.needs) for each in graph.channels),
+    ]:
         for ident in needed(need):
             if ident not in parts:
                 raise GraphError(f"{name} needs {ident}, and there is no such part")
@@ -205,13 +226,21 @@ def weaknesses(graph: Graph) -> Tuple[Weakness, ...]:
     cutter = _Cutter(graph)
     found = []
     for pair in graph.pairs:
-        wanted = {Goal.HEARTBEATS: graph.between(pair, HEARTBEAT), Goal.SYNC: graph.between(pair, SYNC), Goal.BOTH: graph.between(pair)}
+        wanted = {
+            Goal.HEARTBEATS: graph.between(pair, HEARTBEAT),
+            Goal.SYNC: graph.between(pair, SYNC),
+            Goal.BOTH: graph.between(pair),
+        }
         for goal, channels in wanted.items():
             if goal is Goal.BOTH and not (wanted[Goal.HEARTBEATS] and wanted[Goal.SYNC]):
                 continue
             if channels:
                 cuts = _all_cut([cutter.need(channel.needs) for channel in channels])
-                found.append(Weakness(pair, goal, tuple(sorted((tuple(sorted(each)) for each in cuts), key=lambda each: (len(each), each)))))
+                found.append(
+                    Weakness(
+                        pair, goal, tuple(sorted((tuple(sorted(each)) for each in cuts), key=lambda each: (len(each), each)))
+                    )
+                )
     return tuple(found)
 
 
@@ -230,14 +259,29 @@ def findings(graph: Graph) -> Tuple[Finding, ...]:
     for pair in graph.pairs:
         subject = " - ".join(pair)
         if not graph.between(pair, HEARTBEAT):
-            found.append(Finding("spof-no-heartbeat", Severity.ERROR, subject, f"no heartbeat link between {pair[0]} and {pair[1]}",
-                                 "add one, on an adapter of its own: ring addresses in corosync.conf", pair))  # fmt: skip
+            found.append(
+                Finding(
+                    "spof-no-heartbeat",
+                    Severity.ERROR,
+                    subject,
+                    f"no heartbeat link between {pair[0]} and {pair[1]}",
+                    "add one, on an adapter of its own: ring addresses in corosync.conf",
+                    pair,
+                )
+            )
         found += _of_pair(graph, subject, {weak.goal: weak for weak in listed if weak.pair == pair})
     for part in graph.parts:
         if part.unknown:
-            found.append(Finding("spof-unknown", Severity.UNKNOWN, part.name, f"what {part.name} runs on is not known: {part.unknown}",
-                                 "look by hand whether it shares anything with another link",
-                                 (part.host,) if part.host else ()))  # fmt: skip
+            found.append(
+                Finding(
+                    "spof-unknown",
+                    Severity.UNKNOWN,
+                    part.name,
+                    f"what {part.name} runs on is not known: {part.unknown}",
+                    "look by hand whether it shares anything with another link",
+                    (part.host,) if part.host else (),
+                )
+            )
     return tuple(found)
 
 
@@ -253,8 +297,14 @@ def _of_pair(graph: Graph, subject: str, weak: Mapping[Goal, Weakness]) -> Itera
         size = len(both.sets[0])
         listed = [_names(graph, each) for each in both.of_size(size)]
         shown = "; ".join(listed[:6]) + (f"; and {len(listed) - 6} more" if len(listed) > 6 else "")
-        yield Finding("spof-sets", Severity.NOTE, subject, f"{size} parts at once cut {Goal.BOTH.value}: {shown}",
-                      "nothing to do; to make it rarer, add a heartbeat over other parts", both.pair)  # fmt: skip
+        yield Finding(
+            "spof-sets",
+            Severity.NOTE,
+            subject,
+            f"{size} parts at once cut {Goal.BOTH.value}: {shown}",
+            "nothing to do; to make it rarer, add a heartbeat over other parts",
+            both.pair,
+        )
 
 
 def _single(graph: Graph, subject: str, weak: Weakness, rule: str, single: Sequence[str]) -> Finding:

@@ -9,20 +9,23 @@ from dataclasses import dataclass, field
 from typing import Dict, List, Mapping, Sequence, Tuple
 from xml.sax.saxutils import escape
 
-from heartgate.checks.spof import HEARTBEAT, SYNC, Channel, Graph, Part, needed, weaknesses
+from heartgate.checks.spof import SYNC, Channel, Graph, Part, needed, weaknesses
 
 ROW, BOX_WIDTH, BOX_HEIGHT, GAP, MARGIN = 64, 150, 36, 40, 24
 LABEL_LENGTH = 22
 _STYLE = """\
 svg { background: #ffffff; font: 12px sans-serif; }
 text { fill: #1a1a1a; } .small { font-size: 10px; fill: #555555; } .title { font-size: 15px; font-weight: bold; }
-rect.part { fill: #f2f4f7; stroke: #6b7280; } rect.one { stroke: #c81e1e; stroke-width: 3; } rect.two { stroke: #b45309; stroke-width: 2; stroke-dasharray: 5 3; }
-rect.channel { fill: #e6effb; stroke: #3b6fb6; } rect.sync { fill: #e8f5e9; stroke: #2e7d32; } rect.both { fill: #f3e8fd; stroke: #7b3fb5; }
+rect.part { fill: #f2f4f7; stroke: #6b7280; }
+rect.one { stroke: #c81e1e; stroke-width: 3; } rect.two { stroke: #b45309; stroke-width: 2; stroke-dasharray: 5 3; }
+rect.channel { fill: #e6effb; stroke: #3b6fb6; }
+rect.sync { fill: #e8f5e9; stroke: #2e7d32; } rect.both { fill: #f3e8fd; stroke: #7b3fb5; }
 line { stroke: #6b7280; stroke-width: 1.5; }
 @media (prefers-color-scheme: dark) {
 svg { background: #14171c; } text { fill: #e8eaed; } .small { fill: #a9b0ba; } line { stroke: #9aa3af; }
 rect.part { fill: #242a33; stroke: #9aa3af; } rect.one { stroke: #ff6b6b; } rect.two { stroke: #f5a742; }
-rect.channel { fill: #1c2f4a; stroke: #7aa7e0; } rect.sync { fill: #1d3521; stroke: #74c47a; } rect.both { fill: #35244a; stroke: #c39bee; }
+rect.channel { fill: #1c2f4a; stroke: #7aa7e0; }
+rect.sync { fill: #1d3521; stroke: #74c47a; } rect.both { fill: #35244a; stroke: #c39bee; }
 }"""
 
 
@@ -52,8 +55,11 @@ def svg(graph: Graph) -> str:
     body.append(_legend(top))
     height = top + 40
     label = "Single points of failure"
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" '
-            f'aria-label="{label}">\n<title>{label}</title>\n<style>{_STYLE}</style>\n' + "\n".join(body) + "\n</svg>\n")  # fmt: skip
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
+        f'height="{height:g}" role="img" '
+        f'aria-label="{label}">\n<title>{label}</title>\n<style>{_STYLE}</style>\n' + "\n".join(body) + "\n</svg>\n"
+    )
 
 
 def _marks(graph: Graph) -> Mapping[str, str]:
@@ -129,7 +135,7 @@ def _draw(panel: _Panel, parts: Mapping[str, Part], marks: Mapping[str, str]) ->
     for ident in drawn:
         lines += [_line(panel, ident, inner) for inner in needed(parts[ident].needs)]
     for channel in panel.channels:
-        kind = {(HEARTBEAT,): "channel", (SYNC,): "sync"}.get(tuple(channel.carries), "both")
+        kind = "both" if len(set(channel.carries)) > 1 else "sync" if SYNC in channel.carries else "channel"
         lines.append(_box(panel, channel.ident, channel.label, " + ".join(channel.carries), kind))
     for ident in drawn:
         part = parts[ident]
@@ -144,8 +150,11 @@ def _line(panel: _Panel, one: str, two: str) -> str:
 
 def _box(panel: _Panel, ident: str, label: str, small: str, kind: str) -> str:
     x, y = panel.x[ident], panel.y[ident]
-    return (f'<g><title>{_plain(label)} ({_plain(small)})</title><rect class="{kind}" x="{x - BOX_WIDTH / 2:g}" y="{y - BOX_HEIGHT / 2:g}" '
-            f'width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="5"/>{_text(x, y - 2, label)}{_text(x, y + 12, small, "small")}</g>')  # fmt: skip
+    return (
+        f'<g><title>{_plain(label)} ({_plain(small)})</title><rect class="{kind}" x="{x - BOX_WIDTH / 2:g}" '
+        f'y="{y - BOX_HEIGHT / 2:g}" '
+        f'width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="5"/>{_text(x, y - 2, label)}{_text(x, y + 12, small, "small")}</g>'
+    )
 
 
 def _text(x: float, y: float, content: str, kind: str = "") -> str:
@@ -156,11 +165,15 @@ def _text(x: float, y: float, content: str, kind: str = "") -> str:
 
 def _plain(content: str) -> str:
     """Escaped, and without characters that XML cannot hold."""
-    allowed = (each if each >= " " and not "\ud800" <= each <= "\udfff" and each not in "\ufffe\uffff" else "?" for each in content)
+    allowed = (
+        each if each >= " " and not "\ud800" <= each <= "\udfff" and each not in "\ufffe\uffff" else "?" for each in content
+    )
     return escape("".join(allowed))
 
 
 def _legend(top: float) -> str:
-    return (f'<g transform="translate({MARGIN},{top:g})"><rect class="part one" x="0" y="4" width="22" height="14" rx="3"/>'
-            '<text x="28" y="15">alone cuts all heartbeats or all sync links</text>'
-            '<rect class="part two" x="300" y="4" width="22" height="14" rx="3"/><text x="328" y="15">with one other part</text></g>')  # fmt: skip
+    return (
+        f'<g transform="translate({MARGIN},{top:g})"><rect class="part one" x="0" y="4" width="22" height="14" rx="3"/>'
+        '<text x="28" y="15">alone cuts all heartbeats or all sync links</text>'
+        '<rect class="part two" x="300" y="4" width="22" height="14" rx="3"/><text x="328" y="15">with one other part</text></g>'
+    )
