@@ -246,10 +246,29 @@ def weaknesses(graph: Graph) -> Tuple[Weakness, ...]:
 
 # --- saying it
 
+Choice = Tuple[str, ...]
 
-def _names(graph: Graph, idents: Sequence[str]) -> str:
+
+def grouped(sets: Sequence[Tuple[str, ...]]) -> Tuple[Tuple[Choice, ...], ...]:
+    """The same sets, told shortly: each is one of every choice, and every way to choose is a set. Parts that can stand for each
+    other in all sets (the two ends of a cable, a port and its card) make a choice."""
+    partners: Dict[str, Set[FrozenSet[str]]] = {}
+    for each in sets:
+        for ident in each:
+            partners.setdefault(ident, set()).add(frozenset(each) - {ident})
+    alike: Dict[FrozenSet[FrozenSet[str]], List[str]] = {}
+    for ident in sorted(partners):
+        alike.setdefault(frozenset(partners[ident]), []).append(ident)
+    choice = {ident: tuple(idents) for idents in alike.values() for ident in idents}
+    return tuple(dict.fromkeys(tuple(sorted(choice[ident] for ident in each)) for each in sets))
+
+
+def _told(graph: Graph, choices: Sequence[Choice]) -> str:
     names = {part.ident: part.name for part in graph.parts}
-    return " and ".join(names[ident] for ident in idents)
+    listed = [", ".join(names[ident] for ident in choice) for choice in choices]
+    if len(choices) == 1:
+        return ("any one of " if len(choices[0]) > 1 else "") + listed[0]
+    return " together with ".join(f"one of ({each})" if len(choice) > 1 else each for each, choice in zip(listed, choices))
 
 
 def findings(graph: Graph) -> Tuple[Finding, ...]:
@@ -259,64 +278,46 @@ def findings(graph: Graph) -> Tuple[Finding, ...]:
     for pair in graph.pairs:
         subject = " - ".join(pair)
         if not graph.between(pair, HEARTBEAT):
-            found.append(
-                Finding(
-                    "spof-no-heartbeat",
-                    Severity.ERROR,
-                    subject,
-                    f"no heartbeat link between {pair[0]} and {pair[1]}",
-                    "add one, on an adapter of its own: ring addresses in corosync.conf",
-                    pair,
-                )
-            )
+            evidence = f"no heartbeat link between {pair[0]} and {pair[1]}"
+            remedy = "add one, on an adapter of its own: ring addresses in corosync.conf"
+            found.append(Finding("spof-no-heartbeat", Severity.ERROR, subject, evidence, remedy, pair))
         found += _of_pair(graph, subject, {weak.goal: weak for weak in listed if weak.pair == pair})
     for part in graph.parts:
         if part.unknown:
-            found.append(
-                Finding(
-                    "spof-unknown",
-                    Severity.UNKNOWN,
-                    part.name,
-                    f"what {part.name} runs on is not known: {part.unknown}",
-                    "look by hand whether it shares anything with another link",
-                    (part.host,) if part.host else (),
-                )
-            )
+            evidence = f"what {part.name} runs on is not known: {part.unknown}"
+            remedy = "look by hand whether it shares anything with another link"
+            nodes = (part.host,) if part.host else ()
+            found.append(Finding("spof-unknown", Severity.UNKNOWN, part.name, evidence, remedy, nodes))
     return tuple(found)
+
+
+_REMEDIES = {
+    "spof-all": "add a heartbeat that needs none of these: another adapter, another card, a cable of its own",
+    "spof-heartbeat": "add a heartbeat that needs none of these; giving knet the sync network as its last link helps too",
+    "spof-sync": "add a sync link that needs none of these, if the block of a replica costs too much",
+}
 
 
 def _of_pair(graph: Graph, subject: str, weak: Mapping[Goal, Weakness]) -> Iterator[Finding]:
     both = weak.get(Goal.BOTH)
-    fatal = set(both.of_size(1)) if both else set()
-    rules = ((Goal.BOTH, "spof-all"), (Goal.HEARTBEATS, "spof-heartbeat"), (Goal.SYNC, "spof-sync"))
-    for goal, rule in rules:
-        for single in weak[goal].of_size(1) if goal in weak else ():
-            if goal is Goal.BOTH or single not in fatal:
-                yield _single(graph, subject, weak[goal], rule, single)
+    fatal = both.of_size(1) if both else ()
+    for goal, rule in ((Goal.BOTH, "spof-all"), (Goal.HEARTBEATS, "spof-heartbeat"), (Goal.SYNC, "spof-sync")):
+        single = weak[goal].of_size(1) if goal in weak else ()
+        shown = tuple(each for each in single if goal is Goal.BOTH or each not in fatal)
+        if shown:
+            parts = _told(graph, [tuple(ident for (ident,) in shown)])
+            evidence = f"{goal.value} between {weak[goal].pair[0]} and {weak[goal].pair[1]} are lost with {parts}"
+            yield Finding(rule, RULES[rule].severity, subject, evidence, _REMEDIES[rule], weak[goal].pair)
     if both and both.sets and not fatal:
-        size = len(both.sets[0])
-        listed = [_names(graph, each) for each in both.of_size(size)]
-        shown = "; ".join(listed[:6]) + (f"; and {len(listed) - 6} more" if len(listed) > 6 else "")
+        listed = [_told(graph, each) for each in grouped(both.of_size(len(both.sets[0])))]
+        evidence = f"{Goal.BOTH.value} are lost with {_some(listed)}"
         yield Finding(
-            "spof-sets",
-            Severity.NOTE,
-            subject,
-            f"{size} parts at once cut {Goal.BOTH.value}: {shown}",
-            "nothing to do; to make it rarer, add a heartbeat over other parts",
-            both.pair,
+            "spof-sets", Severity.NOTE, subject, evidence, "nothing to do; a further heartbeat makes it rarer", both.pair
         )
 
 
-def _single(graph: Graph, subject: str, weak: Weakness, rule: str, single: Sequence[str]) -> Finding:
-    part = next(part for part in graph.parts if part.ident == single[0])
-    where = f"another {part.kind if part.kind != 'port' else 'adapter'}"
-    remedies = {
-        "spof-all": f"add a heartbeat over {where}, with a cable of its own",
-        "spof-heartbeat": f"add a heartbeat over {where}; giving knet the sync network as its last link helps too",
-        "spof-sync": f"add a sync link over {where} if the block of a replica costs too much",
-    }
-    evidence = f"{part.name} alone carries {weak.goal.value} between {weak.pair[0]} and {weak.pair[1]}"
-    return Finding(rule, RULES[rule].severity, subject, evidence, remedies[rule], weak.pair)
+def _some(listed: Sequence[str], most: int = 3) -> str:
+    return "; or ".join(listed[:most]) + (f"; or in {len(listed) - most} more ways" if len(listed) > most else "")
 
 
 def text(graph: Graph) -> str:
@@ -339,10 +340,6 @@ def text(graph: Graph) -> str:
 def _lines(graph: Graph, weak: Weakness) -> Iterator[str]:
     yield f"  {weak.goal.value} are lost with"
     if not weak.sets:
-        yield f"    no {LARGEST_SET} parts or fewer"
-    smallest = len(weak.sets[0]) if weak.sets else 0
-    for each in weak.of_size(smallest):
-        yield f"    {_names(graph, each)}"
-    more = len(weak.sets) - len(weak.of_size(smallest))
-    if more:
-        yield f"    and {more} larger sets"
+        yield f"    nothing up to {LARGEST_SET} parts at once"
+    for each in grouped(weak.sets):
+        yield f"    {_told(graph, each)}"
