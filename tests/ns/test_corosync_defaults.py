@@ -44,15 +44,14 @@ SITUATIONS = {
 def test_a_running_corosync_has_the_same_times(name: str, tmp_path: Path) -> None:
     count, totem = SITUATIONS[name]
     nodes = "".join(NODE.format(number) for number in range(1, count + 1))
-    text = f"totem {{\nversion: 2\ncluster_name: x\n{totem}\n}}\nquorum {{\nprovider: corosync_votequorum\n}}\nnodelist {{\n{nodes}}}\n"
+    quorum = "quorum {\nprovider: corosync_votequorum\n}\n"
+    text = f"totem {{\nversion: 2\ncluster_name: x\n{totem}\n}}\n{quorum}nodelist {{\n{nodes}}}\n"
     path = tmp_path / "corosync.conf"
     path.write_text(text)
     argv = ["unshare", "-nmpf", "--uts", "--ipc", "--mount-proc", "--kill-child", "bash", "-c", RUN, "bash", str(path)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=40, check=False)
-    running: Dict[str, int] = {
-        match.group(1): int(match.group(2))
-        for match in re.finditer(r"^runtime\.config\.totem\.(\S+) \(u32\) = (\d+)$", done.stdout, re.M)
-    }
+    shown = re.finditer(r"^runtime\.config\.totem\.(\S+) \(u32\) = (\d+)$", done.stdout, re.M)
+    running: Dict[str, int] = {match.group(1): int(match.group(2)) for match in shown}
     assert running, done.stderr[-2000:]
     ours = corosync_conf.effective(corosync_conf.parse(text))
     assert set(ours) <= set(running)
