@@ -168,7 +168,7 @@ VIOLATED: Dict[str, Tuple[LintFacts, Dict[str, str], str]] = {
     ),
     "watchdog": (
         sbd("SBD_WATCHDOG_TIMEOUT=10", cib=cib(properties="stonith-watchdog-timeout=15s")),
-        {"sbd-watchdog": "sbd"},
+        {"sbd-watchdog-time": "sbd"},
         "set the cluster property stonith-watchdog-timeout to at least 20 s",
     ),
     "watchdog, automatic": (sbd("SBD_WATCHDOG_TIMEOUT=10", cib=cib(properties="stonith-watchdog-timeout=-1")), {}, ""),

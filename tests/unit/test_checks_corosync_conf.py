@@ -67,6 +67,8 @@ def test_sections_in_pieces_and_the_last_value_counts() -> None:
     conf = corosync_conf.parse("totem {\n token: 1\n token: 2000\n}\ntotem {\n join: 60\n secauth: on\n}\n")
     assert corosync_conf.token(conf) == corosync_conf.Timing(2000, "corosync.conf:3")
     assert corosync_conf.join(conf).ms == 60 and conf.secure == ("aes256", "sha256")
+    pieces = corosync_conf.parse("totem {\n token: 2000\n}\ntotem {\n token: 3000\n}\n")
+    assert corosync_conf.token(pieces) == corosync_conf.Timing(3000, "corosync.conf:5")
 
 
 @pytest.mark.parametrize(

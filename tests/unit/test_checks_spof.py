@@ -8,7 +8,7 @@ from itertools import combinations, product
 from typing import FrozenSet, List, Set, Tuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from heartgate.checks import spof, spof_svg
@@ -224,6 +224,7 @@ def test_every_picture_is_xml_and_nothing_lies_over_anything(graph: Graph) -> No
 
 
 @settings(max_examples=60, deadline=None)
+@example('<g a="&">', "]]>&")
 @given(st.text(max_size=30), st.text(max_size=10))
 def test_labels_are_escaped(label: str, kind: str) -> None:
     graph = Graph((Part("p", label, kind, "nodea"),), (Channel("c", label, PAIR, (HEARTBEAT,), "p"),))

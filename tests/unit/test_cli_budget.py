@@ -13,8 +13,10 @@ import pytest
 
 from heartgate.adapters import cluster_config
 from heartgate.adapters.process import Completed
+from heartgate.checks import budget as judge
+from heartgate.checks import config_lint
 from heartgate.checks.lint_facts import LintFacts
-from heartgate.cli import budget, main
+from heartgate.cli import budget, configuration, main
 from tests.unit.test_checks_budget import cib, link, made
 from tests.unit.test_checks_config_lint import COROSYNC, facts
 
@@ -90,3 +92,11 @@ def test_what_could_not_be_looked_at_is_no_clean_budget(tmp_path: Path) -> None:
 
     given = cluster_config.Collector(cluster_config.Places(corosync=str(tmp_path)), nothing).facts("nodea")
     assert {each.rule for each in budget.unreadable(given)} == {"config-unreadable"}
+
+
+def test_what_check_says_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = facts(corosync=link(1, SLOW).replace("crypto_hash: sha256", "crypto_hash: none"), cib=cib())
+    monkeypatch.setattr(cluster_config.Collector, "facts", lambda self, host: given)
+    said = {each.rule for each in configuration.findings()}
+    assert {"corosync-crypto", "knet-before-token"} <= said <= set(configuration.rules())
+    assert len(configuration.rules()) == len(config_lint.RULES) + len(judge.RULES)  # no name is used twice

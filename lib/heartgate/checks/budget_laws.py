@@ -297,7 +297,7 @@ LAWS: Tuple[Law, ...] = (
         "A fencing through the disk takes msgwait; with less it never completes and is tried for ever. sbd(8) advises twice.",
     ),
     Law(
-        "sbd-watchdog",
+        "sbd-watchdog-time",
         ERROR,
         "D6",
         Scope.SBD_WATCHDOG,
