@@ -142,7 +142,7 @@ VIOLATED: Dict[str, Tuple[LintFacts, Dict[str, str], str]] = {
         "set flush_timeout of guard to at least 10 s",
     ),
     "flush without hooks": (facts(cib=cib(guard="flush=filesystem:/srv|flush_timeout=5")), {}, ""),
-    "promote": (facts(cib=cib(more=promote("60s"))), {"promote-waits": "disk"}, ""),
+    "promote": (facts(cib=cib(more=promote("60s"))), {"promote-waits": "disk", "promote-confirm": "disk"}, ""),
     "promote as advised": (facts(cib=cib(more=promote("90s"))), {}, ""),
     "stonith-timeout": (
         facts(cib=cib(properties="stonith-timeout=400s")),
@@ -248,22 +248,21 @@ def test_what_cannot_be_read_is_unknown_with_its_reason() -> None:
 
 @pytest.mark.req("E5")
 def test_the_smallest_conflict_reaches_over_several_laws() -> None:
-    """A long token, a short promote: with the fencing's time free, token and promote alone cannot stand together."""
-    found = made(
-        facts(
-            corosync=totem("token: 40000"),
-            cib=cib(
-                guard="confirm_timeout=90", gate="rank_delay=90|pcmk_off_timeout=400|pcmk_reboot_timeout=400", more=promote("80s")
-            ),
-        )
-    )
+    """A link that is given up after 6 s needs a longer token, and that needs a longer rank_delay: no law names both."""
+    found = made(facts(corosync=link(1, "knet_ping_interval: 900\nknet_ping_timeout: 6000"), cib=cib()))
     conflict = found.conflict()
-    assert conflict is not None and {item.name for item in conflict} == {"timeout of disk promote", "token"}
+    assert conflict is not None and {item.name for item in conflict} == {"gate rank_delay", "knet_ping_timeout of link 1"}
+    assert not any({item.name for item in conflict} <= set(each.names) for each in found.inequalities)
     changes = found.change()
-    assert changes is not None and [change.quantity.name for change in changes] == ["timeout of disk promote"]
-    assert str(changes[0]).startswith(
-        "set timeout of the operation promote of disk to at least 148 s (now 80 s, CIB, disk, operation promote)"
-    )
+    assert changes is not None and [change.quantity.name for change in changes] == ["knet_ping_timeout of link 1"]
+
+
+def test_two_settings_where_one_is_not_enough() -> None:
+    given = facts(corosync=totem("token: 40000"), cib=cib(guard="confirm_timeout=90", gate="rank_delay=90|pcmk_off_timeout=400|"
+                  "pcmk_reboot_timeout=400", more=promote("80s"), properties="stonith-timeout=301s"))  # fmt: skip
+    changes = made(given).change()
+    assert changes is not None and [change.quantity.name for change in changes] == ["stonith-timeout", "timeout of disk promote"]
+    assert str(changes[1]).startswith("set timeout of the operation promote of disk to at least 390 s (now 80 s, CIB, disk, ")
 
 
 def test_a_remedy_breaks_nothing_else() -> None:

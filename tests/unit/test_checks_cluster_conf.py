@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,6 +48,21 @@ def test_the_cib() -> None:
     assert cib.operation_ms(guard, "stop")[0] is None
     assert cib.operation_ms(guard, "start") == (60000, "CIB, op_defaults")
     assert cib.nodes == ("nodea", "nodeb")
+
+
+def test_what_pcs_writes() -> None:
+    """Made by pcs 0.11: stonith create, stonith level add, resource create."""
+    cib = cib_conf.parse((Path(__file__).parent / "data" / "pcs-cib.xml").read_text())
+    (power,) = cib.fencing
+    assert power.kind == "stonith:fence_ipmilan" and power.params["pcmk_delay_base"] == "5s" and power.params["ip"] == "1.2.3.4"
+    assert power.params["password"] == "(set)"
+    assert [(level.target, level.index, level.devices) for level in cib.levels] == [
+        ("PATTERN~node.+", 2, ("power",)),
+        ("nodea", 1, ("power",)),
+    ]
+    (dummy,) = cib.of_kind("ocf:heartbeat:Dummy")
+    assert [cib.operation_ms(dummy, name)[0] for name in ("start", "stop", "monitor", "promote")] == [60000, 20000, 33000, 20000]
+    assert cib.properties == {"stonith-timeout": "90s"}
 
 
 @pytest.mark.parametrize(

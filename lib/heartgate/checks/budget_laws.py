@@ -242,6 +242,15 @@ LAWS: Tuple[Law, ...] = (
         "and for its fencing. A promotion that is killed in between counts as failed.",
     ),
     Law(
+        "promote-confirm",
+        WARNING,
+        "A11",
+        Scope.PROMOTE,
+        _sum("confirm", "stonith"),
+        _sum("promote_op"),
+        "The same for a peer that is still a member and does not confirm its block: it is fenced after confirm_timeout.",
+    ),
+    Law(
         "fence-wait",
         WARNING,
         "A11",

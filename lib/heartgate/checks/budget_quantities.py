@@ -182,10 +182,13 @@ def _pacemaker(builder: _Builder, cib: Cib) -> None:
     guards = cib.of_kind(GUARD_AGENT)
     for guard in guards:
         _guard(builder, cib, guard)
-    guarded = {guard.params.get("device", "") for guard in guards}
+    guarded = {guard.params.get("device", ""): guard for guard in guards}
     for agent in cib.of_kind(DRBD_AGENT):
-        if agent.params.get("drbd_resource", "") in guarded:
-            builder.apply(Scope.PROMOTE, agent.ident, {"promote_op": _operation(builder, cib, agent, "promote")})
+        found = guarded.get(agent.params.get("drbd_resource", ""))
+        if found is not None:
+            confirm = _parameter(builder, cib, found, "confirm_timeout", ours.confirm_default_ms)
+            promote = _operation(builder, cib, agent, "promote")
+            builder.apply(Scope.PROMOTE, agent.ident, {"promote_op": promote, "confirm": confirm})
 
 
 def _built_in(builder: _Builder, role: str, ms: int) -> Expression:

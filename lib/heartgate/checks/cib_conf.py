@@ -26,6 +26,7 @@ _FACTORS: Mapping[str, float] = {
     "h": 3_600_000,
     "hr": 3_600_000,
 }
+_SECRET = re.compile("passw|secret|token|key|community", re.IGNORECASE)  # fence agents' parameters; goes nowhere from here
 _PERIOD = re.compile(r"PT(?:(\d{1,6})H)?(?:(\d{1,6})M)?(?:(\d{1,9})S)?\Z", re.ASCII)
 
 
@@ -174,7 +175,7 @@ def _primitive(item: ElementTree.Element, templates: Mapping[str, ElementTree.El
     operations: List[Operation] = []
     for each in sources:
         for name, value in _sets(each.findall("instance_attributes"))[0].items():
-            params.setdefault(name, value)
+            params.setdefault(name, "(set)" if _SECRET.search(name) else value)
         seen = {(operation.name, operation.interval) for operation in operations}
         operations += [
             found for found in map(_operation, each.findall("operations/op")) if (found.name, found.interval) not in seen
