@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Dict, Optional, Tuple
 
 import pytest
+from hypothesis import given as examples
+from hypothesis import settings
+from hypothesis import strategies as st
 
-from heartgate.checks import budget, budget_doc, budget_quantities
+from heartgate.checks import budget, budget_doc, budget_quantities, config_lint
 from heartgate.checks.budget import Budget, Status
 from heartgate.checks.budget_laws import LAWS, ROLES
 from heartgate.checks.budget_quantities import OurTimes
 from heartgate.checks.findings import Severity
 from heartgate.checks.lint_facts import LintFacts, Unreadable
+from heartgate.checks.source import ParseError
 from heartgate.checks.storage_conf import SbdHeader
 from tests.unit.test_checks_config_lint import COROSYNC, DRBD, THIRD, facts, swap
 
@@ -315,3 +319,26 @@ def test_built_in_times_are_those_of_the_code() -> None:
     assert all(Fraction(ms) == Fraction(str(value)) * 1000 for ms, value in seconds.items())
     assert ours.confirm_default_ms == int(params.DEFAULTS["confirm_timeout"]) * 1000
     assert ours.flush_default_ms == int(params.DEFAULTS["flush_timeout"]) * 1000
+
+
+def some_lines(text: str) -> st.SearchStrategy[str]:
+    """The text without some of its lines, or with some twice."""
+    lines = text.split("\n")
+    return st.lists(st.sampled_from([0, 1, 1, 1, 1, 1, 2]), min_size=len(lines), max_size=len(lines)).map(
+        lambda counts: "\n".join(line for line, count in zip(lines, counts) for _ in range(count))
+    )
+
+
+@settings(max_examples=120, deadline=None)
+@examples(
+    some_lines(link(1, "knet_ping_interval: 500")),
+    some_lines(DRBD),
+    some_lines(cib(more=promote("9s"), gate="delay=x").replace("><", ">\n<")),
+)
+def test_half_a_configuration_raises_nothing(corosync: str, drbd: str, xml: str) -> None:
+    try:
+        given_facts = facts(corosync=corosync, drbd=drbd, cib=xml, sbd="SBD_DEVICE=/dev/s\nSBD_DELAY_START=x")
+    except ParseError:
+        return
+    budget.findings(made(given_facts))
+    config_lint.findings(given_facts)

@@ -130,3 +130,28 @@ def test_steps_are_kept() -> None:
     before = {"a": Fraction(3010), "b": Fraction(3000)}
     assert linear.smallest_change(wanted, before, {"b": Fraction(1000)}) == {"b": Fraction(4000)}
     assert linear.smallest_change(wanted, before, {"a": Fraction(1000)}) == {"a": Fraction(2000)}
+
+
+def test_more_than_three_changes() -> None:
+    """Five independent ones, and five in one piece."""
+    low = [constraint({name: Fraction(-1)}, Fraction(-5)) for name in "abcde"]
+    before = dict.fromkeys("abcde", Fraction(1))
+    units = dict.fromkeys("abcde", Fraction(1))
+    assert linear.smallest_change(low, before, units) == dict.fromkeys("abcde", Fraction(5))
+    chain_of = [constraint({one: Fraction(1), two: Fraction(-1)}, Fraction(-1)) for one, two in zip("abcd", "bcde")]
+    found = linear.smallest_change([*chain_of, constraint({"e": Fraction(1)}, Fraction(9))], before, units)
+    assert found is not None and all(item.holds({**before, **found}) for item in chain_of) and len(found) == 4
+    assert linear.smallest_change([*chain_of, constraint({"e": Fraction(1)}, Fraction(2))], before, units) is None
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(differences, min_size=1, max_size=6), values, st.sets(st.sampled_from(NAMES)))
+def test_what_is_needed_is_enough_and_nothing_of_it_can_stay(
+    system: List[Constraint], given_values: Dict[str, Fraction], movable: set[str]
+) -> None:
+    names = sorted(movable)
+    needed = linear._needed(system, given_values, names)
+    fixed = {name: value for name, value in given_values.items() if name not in needed}
+    if linear.feasible(system, {name: value for name, value in given_values.items() if name not in names}):
+        assert linear.feasible(system, fixed)
+        assert not any(linear.feasible(system, {**fixed, name: given_values[name]}) for name in needed)

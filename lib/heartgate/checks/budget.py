@@ -227,5 +227,5 @@ def findings(budget: Budget) -> Tuple[Finding, ...]:
 def _remedy(budget: Budget, item: Inequality) -> str:
     changes = budget.change(item)
     if not changes:
-        return f"no change of up to {linear.MOST_CHANGES} settings mends this without breaking another: see `heartgate budget`"
+        return "no change of settings mends this without breaking another: see `heartgate budget`"
     return "; ".join(map(str, changes))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations, permutations
-from typing import Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 Values = Mapping[str, Fraction]
 MOST_CHANGES = 3
@@ -145,24 +145,57 @@ def smallest_change(
     system: Sequence[Constraint], values: Values, units: Mapping[str, Fraction]
 ) -> Optional[Mapping[str, Fraction]]:
     """The fewest variables to change so that all hold, and of these the least change in proportion. `units`: the movable ones
-    and the step that each can be set in. Empty: everything holds. None: not with three changes."""
-    broken = {name for item in system if not item.holds(values) for name in item.names if name in units}
-    if all(item.holds(values) for item in system):
-        return {}
-    related = component(system, values, frozenset(units))
-    names = sorted({name for item in related for name in item.names if name in units})
+    and the step that each can be set in. Empty: everything holds. None: there is no way.
+
+    What has nothing to do with each other is solved by itself. Where more than three changes are needed in one piece, they are
+    some of which none can be left out, and not surely the fewest.
+    """
+    found: Dict[str, Fraction] = {}
+    for piece in _pieces(component(system, values, frozenset(units)), frozenset(units)):
+        change = _change(piece, values, units)
+        if change is None:
+            return None
+        found.update(change)
+    return found
+
+
+def _pieces(system: Sequence[Constraint], movable: FrozenSet[str]) -> List[List[Constraint]]:
+    """Constraints that share no movable variable, not even by way of others, apart."""
+    pieces: List[Tuple[Set[str], List[Constraint]]] = []
+    for item in system:
+        names, members = set(item.names & movable), [item]
+        for piece in [each for each in pieces if each[0] & names]:
+            pieces.remove(piece)
+            names |= piece[0]
+            members = piece[1] + members
+        pieces.append((names, members))
+    return [members for _, members in pieces]
+
+
+def _change(system: Sequence[Constraint], values: Values, units: Mapping[str, Fraction]) -> Optional[Mapping[str, Fraction]]:
+    """smallest_change() of one piece, in which something does not hold."""
+    names = sorted({name for item in system for name in item.names if name in units})
+    broken = [item.names for item in system if not item.holds(values)]
     for size in range(1, MOST_CHANGES + 1):
-        candidates = [
-            found
-            for chosen in combinations(names, size)
-            if broken & set(chosen)
-            for order in permutations(chosen)
-            for found in [_chosen(related, values, units, order)]
-            if found
-        ]
+        candidates: List[Dict[str, Fraction]] = []
+        for chosen in combinations(names, size):
+            if all(item & set(chosen) for item in broken):
+                candidates += [
+                    found for order in permutations(chosen) for found in [_chosen(system, values, units, order)] if found
+                ]
         if candidates:
             return min(candidates, key=lambda found: (_cost(found, values), sorted(found)))
-    return None
+    return _chosen(system, values, units, _needed(system, values, names))
+
+
+def _needed(system: Sequence[Constraint], values: Values, names: Sequence[str]) -> List[str]:
+    """Variables that are enough to change; none of them can be left out."""
+    free = list(names)
+    for name in names:
+        fewer = [each for each in free if each != name]
+        if feasible(system, {each: value for each, value in values.items() if each not in fewer}):
+            free = fewer
+    return free
 
 
 def _cost(change: Values, values: Values) -> Fraction:

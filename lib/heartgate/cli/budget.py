@@ -77,7 +77,7 @@ def page(budget: Budget, findings: Sequence[Finding], everything: bool) -> str:
     if changes:
         lines += ["Least change that mends everything:", *(f"    {change}" for change in changes)]
     elif changes is None:
-        lines.append("No change of up to three settings mends everything.")
+        lines.append("No change of settings mends everything.")
     states = [budget.status(item) for item in budget.inequalities]
     counts = ", ".join(f"{states.count(status)} {word}" for status, word in (
         (Status.HOLDS, "hold"), (Status.VIOLATED, "do not"), (Status.UNKNOWN, "not known")))  # fmt: skip
