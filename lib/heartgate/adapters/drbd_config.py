@@ -7,10 +7,14 @@ import xml.etree.ElementTree as ElementTree
 from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from heartgate.adapters.base import AdapterError, Problem
-
-FENCE_HANDLER = "/usr/lib/heartgate/drbd-fence-peer"
-UNFENCE_HANDLER = "/usr/lib/heartgate/drbd-unfence-peer"
-REBOOTING_WORDS = ("reboot", "halt", "poweroff", "sysrq", "shutdown")
+from heartgate.checks.drbd_conf import (
+    AFTER_SB,
+    FENCE_HANDLER,
+    FENCING_WANTED,
+    REBOOTING_WORDS,
+    UNFENCE_HANDLER,
+    throws_data_away,
+)
 
 
 class Volume(NamedTuple):
@@ -158,7 +162,7 @@ def problems(config: Optional[ResourceConfig], name: str, nodes: Sequence[str], 
     section = "net" if drbd9 else "disk"
     where = {**config.net, **config.disk}
     for policy, place in _values(config, "fencing", where):
-        if policy != "resource-and-stonith":
+        if policy != FENCING_WANTED:
             message = f"{name}: fencing is {policy or 'dont-care'}{place}: DRBD would not freeze when it loses its peer"
             remedy = _lines(name, section, "fencing resource-and-stonith;")
             found.append(Problem("fencing-policy", message, remedy))
@@ -227,9 +231,9 @@ def _problems_of_net(config: ResourceConfig) -> List[Problem]:
             f"{config.name}: rr-conflict violently would overwrite a frozen Primary's data beneath its file system"
         )
         found.append(Problem("rr-conflict", message, _lines(config.name, "net", "rr-conflict disconnect;")))
-    for option in ("after-sb-0pri", "after-sb-1pri", "after-sb-2pri"):
+    for option in AFTER_SB:
         value = config.net.get(option, "disconnect")
-        if value not in ("disconnect", "discard-zero-changes"):
+        if throws_data_away(value):
             message = f"{config.name}: {option} {value} may throw acknowledged writes away without asking"
             found.append(Problem(option, message, _lines(config.name, "net", f"{option} disconnect;")))
     return found

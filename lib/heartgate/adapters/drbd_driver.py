@@ -17,6 +17,7 @@ from typing import Callable, Iterable, List, Mapping, NamedTuple, Optional, Prot
 from heartgate.adapters import device_users, drbd_config, drbd_events
 from heartgate.adapters.base import AdapterError, Outcome, Problem
 from heartgate.adapters.process import Completed, run
+from heartgate.checks.drbd_conf import FENCE_HANDLER, UNFENCE_HANDLER
 from heartgate.core.model import Disk, Link, Replica, Role
 
 DRBD_MAJOR = 147
@@ -117,7 +118,7 @@ class DrbdDriver84:
         except AdapterError as error:
             return [Problem("drbd-config", str(error), "repair DRBD's configuration (`drbdadm dump` shows where)")]
         found = drbd_config.problems(config, self.name, nodes, self._me, self.drbd9)
-        for handler in (drbd_config.FENCE_HANDLER, drbd_config.UNFENCE_HANDLER):
+        for handler in (FENCE_HANDLER, UNFENCE_HANDLER):
             if not Path(handler).is_file():
                 found.append(
                     Problem("handler-missing", f"{handler} is not installed on this node", "install heartgate on it")

@@ -1,4 +1,4 @@
-"""`heartgate status`, `heartgate version`."""
+"""`heartgate status`, `heartgate budget`, `heartgate version`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from heartgate import __version__
+from heartgate.cli import budget
 from heartgate.cli.show import page
 from heartgate.daemon import client
 from heartgate.daemon.status import of_store
@@ -47,6 +48,7 @@ def arguments(argv: Optional[List[str]] = None) -> argparse.Namespace:
     status.add_argument("--json", action="store_true", help="everything, for programs")
     status.add_argument("--socket", default=client.SOCKET, help=argparse.SUPPRESS)
     status.add_argument("--state-dir", type=Path, default=STATE_DIR, help=argparse.SUPPRESS)
+    budget.add_arguments(commands.add_parser("budget", help="whether the stack's time limits fit together, and what to change"))
     commands.add_parser("version", help="the version")
     return parser.parse_args(argv)
 
@@ -88,6 +90,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     if options.command == "version":
         print(f"heartgate {__version__}")
         return OK
+    if options.command == "budget":
+        return budget.run(options)
     try:
         return status(options)
     except PermissionError as error:
