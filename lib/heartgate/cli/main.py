@@ -1,4 +1,4 @@
-"""`heartgate status`, `heartgate version`."""
+"""`heartgate status`, `heartgate check`, `heartgate facts`, `heartgate version`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from heartgate import __version__
+from heartgate.cli import check, facts
 from heartgate.cli.show import page
 from heartgate.daemon import client
 from heartgate.daemon.status import of_store
@@ -31,7 +32,7 @@ NO_DEVICE = 5
 def arguments(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="heartgate",
-        description="Shows what heartgate has decided on this node, and why.",
+        description="Shows what heartgate has decided on this node, and why; checks heartbeat links.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -47,6 +48,8 @@ def arguments(argv: Optional[List[str]] = None) -> argparse.Namespace:
     status.add_argument("--json", action="store_true", help="everything, for programs")
     status.add_argument("--socket", default=client.SOCKET, help=argparse.SUPPRESS)
     status.add_argument("--state-dir", type=Path, default=STATE_DIR, help=argparse.SUPPRESS)
+    check.add_arguments(commands.add_parser("check", help="the heartbeat links of this node and its peer against the rules"))
+    facts.add_arguments(commands.add_parser("facts", help="this node's interfaces and their surroundings, for check on the peer"))
     commands.add_parser("version", help="the version")
     return parser.parse_args(argv)
 
@@ -88,6 +91,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     if options.command == "version":
         print(f"heartgate {__version__}")
         return OK
+    if options.command in ("check", "facts"):
+        return check.run(options) if options.command == "check" else facts.run(options)
     try:
         return status(options)
     except PermissionError as error:
