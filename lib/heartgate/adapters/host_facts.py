@@ -10,6 +10,7 @@ import ipaddress
 import os
 import socket
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -27,7 +28,7 @@ from heartgate.checks.source import ParseError
 
 COROSYNC_CONF = Path("/etc/corosync/corosync.conf")
 DEFAULT_PORT = 5405
-RESOLVE_S = 5.0
+RESOLVE_S, PATIENCE_S = 5.0, 2.0
 DRBDADM_S = 10.0
 Progress = Callable[[str], None]
 
@@ -217,15 +218,19 @@ def resolve(names: Sequence[str], progress: Progress = lambda text: None) -> Tup
     threads = [threading.Thread(target=lambda name=name: found.update({name: _resolve(name)}), daemon=True) for name in names]
     for thread in threads:
         thread.start()
-    for number, thread in enumerate(threads):
-        thread.join(RESOLVE_S / 2 if number == 0 else 0)
+    started = time.monotonic()
+    _wait(threads, started + PATIENCE_S)
     if any(thread.is_alive() for thread in threads):
         progress("waiting for the resolver ...")
-        for number, thread in enumerate(threads):
-            thread.join(RESOLVE_S / 2 if number == 0 else 0)
+        _wait(threads, started + RESOLVE_S)
     late = f"no answer within {RESOLVE_S:g} s"
     done = dict(found)
     return tuple(done.get(name) or Resolution(printable(name), None, late) for name in names)
+
+
+def _wait(threads: Sequence[threading.Thread], deadline: float) -> None:
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _resolve(name: str) -> Resolution:

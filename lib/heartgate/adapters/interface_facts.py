@@ -35,6 +35,7 @@ OPERSTATES = ("unknown", "notpresent", "down", "lowerlayerdown", "testing", "dor
 BOND_MODES = ("balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb")
 LACP_RATES = ("slow", "fast")
 GATHERERS = ("bond", "team", "bridge", "openvswitch", "vrf", "hsr")  # kinds that run over their ports
+TUNNEL_LINKS = ("IFLA_VXLAN_LINK", "IFLA_GRE_LINK", "IFLA_IPTUN_LINK", "IFLA_VTI_LINK")  # where IFLA_LINK may be missing
 SCOPES = {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"}
 IFA_F_PERMANENT = 0x80
 NEIGHBOUR_STATES = {
@@ -113,7 +114,8 @@ def _interface(message: Any, names: Mapping[Any, str], kinds: Mapping[Any, str])
     attributes, info, index = attributes_of(message), _info(message), _get(message, "index")
     data = attributes_of(info.get("IFLA_INFO_DATA"))
     flags, master, kind = _get(message, "flags") or 0, attributes.get("IFLA_MASTER"), kinds[index]
-    lower, unknown = _lower(attributes, index, kind, names)
+    link = attributes.get("IFLA_LINK") or next((data[name] for name in TUNNEL_LINKS if data.get(name)), None)
+    lower, unknown = _lower(attributes, link, index, kind, names)
     if master is not None and master not in names:
         unknown.append(("master", f"it has a master with index {master}, which this network namespace does not show"))
     return Interface(
@@ -161,10 +163,9 @@ def _altnames(attributes: Mapping[str, Any]) -> Tuple[str, ...]:
 
 
 def _lower(
-    attributes: Mapping[str, Any], index: int, kind: str, names: Mapping[Any, str]
+    attributes: Mapping[str, Any], link: Any, index: int, kind: str, names: Mapping[Any, str]
 ) -> Tuple[Tuple[str, ...], List[Tuple[str, str]]]:
-    """What IFLA_LINK tells. A veth's is its other end, which it does not run over."""
-    link = attributes.get("IFLA_LINK")
+    """What it runs over. A veth's link is its other end, which it does not run over."""
     if not link or link == index or kind == "veth":
         return (), []
     if attributes.get("IFLA_LINK_NETNSID") is not None or link not in names:

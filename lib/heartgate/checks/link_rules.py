@@ -203,11 +203,11 @@ def network(link: Link, plan: Plan, info: RuleInfo) -> Findings:
     mine, theirs = _usable(first), _usable(second)
     if not mine or not theirs:
         return
-    shared = {ipaddress.ip_address(each.ip) for each in mine} & {ipaddress.ip_address(each.ip) for each in theirs}
+    shared = {each.ip for each in mine} & {each.ip for each in theirs}
     if shared:
-        evidence = f"{one.shown} and {two.shown} have the same address {', '.join(map(str, sorted(shared, key=str)))}"
+        evidence = f"{one.shown} and {two.shown} have the same address {', '.join(sorted(shared))}"
         yield about(info, link, (one, two), evidence, "give each end an address of its own")
-    elif not any(_network(each) == _network(other) for each in mine for other in theirs):
+    elif not ({_network(each) for each in mine} & {_network(each) for each in theirs}) - {None}:
         evidence = f"{one.shown} has {_addresses(mine)}, {two.shown} has {_addresses(theirs)}: they are in no common network"
         yield about(info, link, (one, two), evidence, "give both ends addresses of one network")
 
