@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Set, Tuple
 
@@ -149,8 +150,6 @@ def test_lldp_of_a_switch_is_heard(pair: Tuple[Space, Space], tmp_path: Path) ->
         "import socket,time\ns=socket.socket(socket.AF_PACKET,socket.SOCK_RAW)\ns.bind(('hb0',0))\n"
         f"for _ in range(40): s.send(bytes.fromhex('{frame}').ljust(60,b'\\0')); time.sleep(0.2)"
     )
-    import subprocess
-
     facts = two.heartgate("facts", "--output", str(tmp_path / "b.json"))
     assert facts.returncode == 0
     sending = subprocess.Popen(two.enter([PYTHON, "-c", sender]))
@@ -194,6 +193,33 @@ def test_names_that_resolve_to_nothing_or_to_loopback(pair: Tuple[Space, Space],
     said = " | ".join(each["evidence"] for each in findings if each["rule"] == "names")
     assert code == 2 and "nosuch.invalid (link 0 of nodeb) resolves to nothing on nodea" in said, findings
     assert "resolves to 127.0.0.1 on nodea: that is the loopback interface" in said
+
+
+def test_groups_of_switches_are_joined_while_listening_only(pair: Tuple[Space, Space]) -> None:
+    """Without them an adapter drops LLDP and spanning tree. And a link that goes away while it is listened to is unknown, not silent."""
+    one, _ = pair
+
+    def groups() -> Set[str]:
+        return {line.split()[-1] for line in one.run(["cat", "/proc/net/dev_mcast"]).stdout.splitlines() if " hb0 " in line}
+
+    wanted = {"0180c2000000", "0180c2000003", "0180c200000e", "01000ccccccc", "01000ccccccd"}
+    assert not groups() & wanted
+    looking = subprocess.Popen(
+        one.enter(["env", f"PYTHONPATH={LIBRARY}", PYTHON, "-c", MAIN, "facts", "--listen", "8", "--interface", "hb0"]),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        wait_until("the groups are joined", lambda: wanted <= groups(), timeout_s=20)
+        one.ip("link set hb0 down")
+        output, _ = looking.communicate(timeout=40)
+    finally:
+        looking.kill()
+    item = next(each for each in json.loads(output)["facts"]["interfaces"] if each["name"] == "hb0")
+    assert item["heard"] is None and "could not be listened to until the end" in dict(item["unknown"])["heard"], item
+    one.ip("link set hb0 up")
+    assert not groups() & wanted
 
 
 def test_looking_changes_nothing(pair: Tuple[Space, Space], tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ PVST = b"\xaa\xaa\x03\x00\x00\x0c\x01\x0b" + BPDU[3:]
         (ethernet(0x88CC, CHASSIS + PORT + TTL + tlv(0, b"")), Frame("lldp", MAC, f"{MAC}, port swp7")),
         (ethernet(0x88CC, CHASSIS + PORT, tags=b"\x81\x00\x00\x05"), Frame("lldp", MAC, f"{MAC}, port swp7")),
         (ethernet(0x88CC, b""), Frame("lldp", MAC, "")),
+        (ethernet(0x88CC, CHASSIS + PORT + TTL + tlv(5, b"x" * 40)[:10]), Frame("lldp", MAC, f"{MAC}, port swp7")),  # cut
+        (llc(CDP[:-3]), Frame("cdp", MAC, "sw9")),
         (ethernet(0x88CC, tlv(5, b"\x1b[2Jx")), Frame("lldp", MAC, "?[2Jx")),
         (llc(BPDU), Frame("stp", MAC, f"bridge {MAC}")),
         (llc(BPDU[:6]), Frame("stp", MAC, "")),

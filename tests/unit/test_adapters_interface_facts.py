@@ -6,8 +6,10 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import threading
+import time
 from pathlib import Path
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, List, Sequence
 
 import pytest
 
@@ -187,17 +189,19 @@ def test_every_name_gets_its_answer() -> None:
 
 
 def test_a_resolver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     waiting = threading.Event()
-    told = []
-    monkeypatch.setattr(host_facts, "RESOLVE_S", 0.3)
+    told: List[str] = []
+    monkeypatch.setattr(host_facts, "RESOLVE_S", 1.0)
     monkeypatch.setattr(host_facts, "PATIENCE_S", 0.1)
 
     def answer(name: str, *_: object, **__: object) -> Any:
+        if name == "late":
+            time.sleep(0.2)
         return [] if name == "slow" and waiting.wait(20) else [(2, 2, 17, "", ("10.0.0.1", 0))]
 
     monkeypatch.setattr(socket, "getaddrinfo", answer)
+    assert host_facts.resolve(("quick", "late"), told.append)[1].addresses == ("10.0.0.1",)
+    told.clear()
     slow, quick = host_facts.resolve(("slow", "quick"), told.append)
     waiting.set()
     assert slow.addresses is None and "no answer within" in slow.error

@@ -148,11 +148,13 @@ def test_bad_facts(capsys: pytest.CaptureFixture[str], tmp_path: Path, content: 
         ("echo 'heartgate: command not found' >&2; exit 127", "there is no heartgate"),
         ("echo \"heartgate: error: invalid choice: 'facts'\" >&2; exit 2", "does not know `facts` as this one does"),
         ("exit 1", "failed there with code 1"),
+        ("cat \"$(dirname $0)/peer.json\"; exit 1", "failed there with code 1"),
         ("kill -9 $$", "failed there with code -9"),
         ("printf '\\033[2Jbad' >&2; exit 255", "(?[2Jbad)"),
     ],
 )
 def test_a_peer_that_cannot_be_asked(capsys: pytest.CaptureFixture[str], tmp_path: Path, script: str, said: str) -> None:
+    peer_file(tmp_path)
     code, out, err = check(capsys, tmp_path, "--peer", "nodeb", "--ssh", program(tmp_path, script))
     assert (code, out) == (3, "") and said in err and err.startswith("heartgate check: nodeb: ") and err.count("\n") == 1
 
@@ -191,7 +193,10 @@ def test_the_peers_facts_are_not_our_own(capsys: pytest.CaptureFixture[str], tmp
     place = tmp_path / "own.json"
     assert call(capsys, "facts", "--output", str(place))[0] == 0
     code, _, err = check(capsys, tmp_path, "--peer-facts", str(place))
-    assert code == 3 and "are those of this very host" in err
+    assert code == 3 and ("are those of this very host" in err or "have this host's name" in err)
+    place.write_bytes(encode(peer(host=os.uname().nodename)).encode())
+    code, _, err = check(capsys, tmp_path, "--peer-facts", str(place))
+    assert code == 3 and "have this host's name" in err
 
 
 def test_a_corosync_conf_that_does_not_parse(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ def listen(
         for descriptor in handlers:
             poll.register(descriptor, select.EPOLLIN)
         started = time.monotonic()
-        _run(ears, poll, handlers, started + max(seconds, ANSWERS_WITHIN_S if targets else 0.0), tick)
+        seconds = seconds if handlers else 0.0  # nobody to wait for
+        _run(ears, poll, handlers, started + max(seconds, ANSWERS_WITHIN_S if handlers else 0.0), tick)
         return {ear.target.name: ear.outcome(time.monotonic() - started) for ear in ears}
 
 

@@ -165,9 +165,10 @@ def read_facts(place: Path) -> HostFacts:
 
 def _must_be_another(local: HostFacts, peer: HostFacts) -> None:
     mine, theirs = ({item.permanent_mac for item in host.interfaces if item.permanent_mac} for host in (local, peer))
-    if local.host == peer.host or mine & theirs:
-        same = f"address {sorted(mine & theirs)[0]}" if mine & theirs else f"host name {local.host}"
-        raise CouldNotLook(f"the peer's facts are those of this very host ({same}): give the other node's")
+    if mine and mine == theirs:
+        raise CouldNotLook("the peer's facts are those of this very host: it has the same adapters. Give the other node's")
+    if local.host == peer.host:
+        raise CouldNotLook(f"the peer's facts have this host's name {local.host}: give the other node's, and each node a name of its own")
 
 
 class Asking:
