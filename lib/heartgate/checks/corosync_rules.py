@@ -40,12 +40,12 @@ def _not_used(info: RuleInfo, link: Link, end: End, corosync: Corosync) -> Findi
         return unknown(
             info, link, end, f"whether a Corosync link runs on {end.shown} is not known: {told}", f"mend {corosync.source}"
         )
-    used = ", ".join(f"link {path.link} on {path.interface}" for path in corosync.paths) or "none"
+    used = ", ".join(f"link {path.link} runs on {path.interface}" for path in corosync.paths) or "this node has none"
     return about(
         info,
         link,
         (end,),
-        f"no Corosync link runs on {end.shown}; there is: {used}",
+        f"no Corosync link runs on {end.shown}: {used}",
         f"add addresses of this link to the node list in {corosync.source}, or do not call it a heartbeat",
     )
 

@@ -14,6 +14,8 @@ from heartgate.checks.model import PHYSICAL, Interface
 
 LISTEN_S = 31.0
 """LLDP comes every 30 s, spanning tree every 2, CDP every 60."""
+FIRMWARE_LLDP = ("i40e", "ice")
+"""Drivers of adapters whose firmware takes LLDP frames for itself unless that is switched off."""
 SHOWN = 5
 KINDS = {"lldp": "LLDP", "stp": "spanning tree", "cdp": "CDP"}
 GONE = ("failed", "incomplete", "noarp")
@@ -101,7 +103,8 @@ def _note(link: Link, end: End, item: Interface, info: RuleInfo) -> Finding:
     assert item.heard is not None
     heard = f"nothing was heard on {end.shown} in {item.heard.seconds:g} s that speaks against a direct cable"
     answers = "" if item.answers is not None else f" (no ping to all nodes: {item.why('answers') or 'no reason given'})"
-    return about(info, link, (end,), f"{heard}{answers}; a switch that keeps silent cannot be seen", BY_HAND, Severity.NOTE)
+    kept = "; its firmware may keep LLDP to itself" if any(each.driver in FIRMWARE_LLDP for each in end.leaves()) else ""
+    return about(info, link, (end,), f"{heard}{answers}{kept}; a switch that keeps silent cannot be seen", BY_HAND, Severity.NOTE)
 
 
 # --- strangers -------------------------------------------------------------------------------------------------------

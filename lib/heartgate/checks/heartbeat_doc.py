@@ -59,6 +59,10 @@ s of listening the answer is *unknown*, after that, and without evidence, a *not
 at one end; with a direct cable the carrier goes at the other end too. Frames of the peer itself (lldpd on a node) count
 for nothing.
 
+The firmware of some adapters (i40e, ice) keeps LLDP to itself, so that a switch's never arrives, and may send its own, from
+an address that looks like a stranger's. `ethtool --set-priv-flags IF disable-fw-lldp on` (i40e) or `fw-lldp-agent off` (ice)
+ends that. It resets the adapter: not while it carries a heartbeat that is needed.
+
 ## Virtual machines
 
 A virtio adapter tells no speed, no duplex, and not what is behind it. These are notes, not unknowns: they cannot be

@@ -19,6 +19,7 @@ SWITCHES = {
     "ipvtap": "ipvtap",
     "team": "a team",
 }
+UNTIMED = ("ppp", "veth", LOOPBACK)  # kinds whose speed means nothing: a serial line is slow by its nature, a veth makes it up
 CABLES = (PHYSICAL, "bond", "vlan", "ppp", *SWITCHES)  # kinds that other rules judge, or that need no judging
 OWN_ADAPTER = "give the heartbeat an adapter of its own, used for nothing else"
 
@@ -167,6 +168,8 @@ def addressing(link: Link, plan: Plan, info: RuleInfo) -> Findings:
     kinds = []
     for end, item in link.present:
         usable = _usable(item)
+        if item.kind == LOOPBACK:  # `real-adapter` says what there is to say
+            continue
         if not usable:
             evidence = f"{end.shown} has no address but link-local ones"
             yield about(info, link, (end,), evidence, "give it one: Corosync's link needs an address on each end")
@@ -232,7 +235,7 @@ def _network(address: Address) -> Optional[object]:
 
 def speed(link: Link, plan: Plan, info: RuleInfo) -> Findings:
     for end, item in link.present:
-        if not end.works or item.kind in ("ppp", "veth", LOOPBACK):
+        if not end.works or item.kind in UNTIMED:
             continue
         if item.speed_mbit is None:
             yield from _speed_unknown(link, end, info)
@@ -262,7 +265,7 @@ def speed_of_clients(link: Link, plan: Plan, info: RuleInfo) -> Findings:
     for end, item in link.present:
         client = next((each for each in (plan.client.ends if plan.client else ()) if each.host is end.host), None)
         theirs = client.interface if client else None
-        if client is None or theirs is None or not end.works or not client.works or client.name == end.name:
+        if client is None or theirs is None or item.kind in UNTIMED or not end.works or not client.works or client.name == end.name:
             continue
         if item.speed_mbit is None or theirs.speed_mbit is None:
             silent = end if item.speed_mbit is None else client
