@@ -1,4 +1,4 @@
-"""`heartgate check` on a running cluster: Corosync's own links, the interfaces that heartgated was told of, and no change of membership."""
+"""`heartgate check` on a running cluster: Corosync's own links, the interfaces that heartgated was told of, and nothing moved."""
 
 from __future__ import annotations
 

@@ -265,7 +265,9 @@ def speed_of_clients(link: Link, plan: Plan, info: RuleInfo) -> Findings:
     for end, item in link.present:
         client = next((each for each in (plan.client.ends if plan.client else ()) if each.host is end.host), None)
         theirs = client.interface if client else None
-        if client is None or theirs is None or item.kind in UNTIMED or not end.works or not client.works or client.name == end.name:
+        if client is None or theirs is None or not end.works or not client.works:
+            continue  # `carrier` says what there is to say
+        if item.kind in UNTIMED or client.name == end.name:
             continue
         if item.speed_mbit is None or theirs.speed_mbit is None:
             silent = end if item.speed_mbit is None else client

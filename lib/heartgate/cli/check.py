@@ -168,7 +168,7 @@ def _must_be_another(local: HostFacts, peer: HostFacts) -> None:
     if mine and mine == theirs:
         raise CouldNotLook("the peer's facts are those of this very host: it has the same adapters. Give the other node's")
     if local.host == peer.host:
-        raise CouldNotLook(f"the peer's facts have this host's name {local.host}: give the other node's, and each node a name of its own")
+        raise CouldNotLook(f"the peer's facts have this host's name {local.host}: give the other node's (and two nodes two names)")
 
 
 class Asking:
