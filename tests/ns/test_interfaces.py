@@ -196,7 +196,7 @@ def test_names_that_resolve_to_nothing_or_to_loopback(pair: Tuple[Space, Space],
 
 
 def test_groups_of_switches_are_joined_while_listening_only(pair: Tuple[Space, Space]) -> None:
-    """Without them an adapter drops LLDP and spanning tree. A link that goes away while it is listened to is unknown, not silent."""
+    """Without them an adapter drops LLDP and spanning tree. A link that goes away meanwhile is unknown, not silent."""
     one, _ = pair
 
     def groups() -> Set[str]:

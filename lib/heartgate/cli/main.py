@@ -27,6 +27,7 @@ EPILOG = """Exit codes of status:
   4  heartgated does not run (what is persisted is shown)
   5  no such device"""
 NO_DEVICE = 5
+INTERRUPTED = 130  # as a shell has it
 
 
 def arguments(argv: Optional[List[str]] = None) -> argparse.Namespace:
@@ -92,7 +93,11 @@ def main(argv: Optional[List[str]] = None) -> int:
         print(f"heartgate {__version__}")
         return OK
     if options.command in ("check", "facts"):
-        return check.run(options) if options.command == "check" else facts.run(options)
+        try:
+            return check.run(options) if options.command == "check" else facts.run(options)
+        except KeyboardInterrupt:
+            print(f"\nheartgate {options.command}: interrupted", file=sys.stderr)
+            return INTERRUPTED
     try:
         return status(options)
     except PermissionError as error:
