@@ -108,6 +108,13 @@ def test_another_namespace_is_unknown_and_a_veth_is_not() -> None:
     assert read(link(2, "hb0", master=9))["hb0"].why("master")
 
 
+def test_other_names_that_an_old_pyroute2_cannot_read() -> None:
+    """As 0.5.14 hands out what it does not know."""
+    message = {"index": 2, "flags": UP, "attrs": [("IFLA_IFNAME", "hb0"), ("UNKNOWN", {"header": {"length": 36, "type": 0x8034}})]}
+    assert "too old" in str(read(message)["hb0"].why("altnames"))
+    assert read(link(2, "hb0"))["hb0"].why("altnames") is None
+
+
 def test_flags_and_carrier() -> None:
     found = read(link(1, "lo", flags=0x9), link(2, "off", flags=0x2), link(3, "on"))
     assert found["lo"].kind == "loopback" and found["off"].carrier is False and found["on"].carrier is True

@@ -118,6 +118,7 @@ STRANGER = "02:99:99:99:99:99"
 NO_CARRIER = ("up", "broadcast")
 
 
+OLD = (("altnames", "this pyroute2 is too old"),)
 Change = Callable[[HostFacts, HostFacts], Tuple[HostFacts, HostFacts]]
 SITUATIONS: Tuple[Tuple[str, str, Change, Tuple[Severity, ...], str], ...] = (
     # rule, situation, what is changed, what is found, words in the evidence
@@ -127,6 +128,13 @@ SITUATIONS: Tuple[Tuple[str, str, Change, Tuple[Severity, ...], str], ...] = (
         lambda a, b: (a, replace(b, interfaces=b.interfaces[1:])),
         (E,),
         "node2 has no interface hb0; it has client0",
+    ),
+    (
+        "interface",
+        "perhaps another name of one that is there",
+        lambda a, b: (a, replace(b, interfaces=tuple(replace(each, unknown=OLD) for each in b.interfaces[1:]))),
+        (U,),
+        "of sync0 the other names are not known",
     ),
     ("carrier", "switched off", hb(flags=(), carrier=False), (E,), "is switched off"),
     ("carrier", "no cable", hb(flags=NO_CARRIER, carrier=False), (E,), "has no carrier"),
@@ -284,6 +292,7 @@ def test_every_rule_is_proved_here() -> None:
     [
         (Compare.NAME, lambda item: replace(item, name="eth3"), (E,)),
         (Compare.NAME, lambda item: replace(item, name="eth3", altnames=("hb0",)), SILENT),
+        (Compare.NAME, lambda item: replace(item, name="eth3", unknown=(("altnames", "too old"),)), (U,)),
         (Compare.BUS, lambda item: replace(item, name="eth3"), SILENT),
         (Compare.BUS, lambda item: replace(item, bus="0000:07:00.0"), (E,)),
         (Compare.BUS, lambda item: replace(item, dev_port=1), (E,)),

@@ -49,6 +49,7 @@ NEIGHBOUR_STATES = {
     0x80: "permanent",
 }
 DHCP_CLIENTS = ("dhclient", "dhcpcd", "udhcpc")
+NLA_TYPE_MASK, IFLA_PROP_LIST = 0x3FFF, 52
 SYSFS = Path("/sys/class/net")
 
 
@@ -116,6 +117,8 @@ def _interface(message: Any, names: Mapping[Any, str], kinds: Mapping[Any, str])
     flags, master, kind = _get(message, "flags") or 0, attributes.get("IFLA_MASTER"), kinds[index]
     link = attributes.get("IFLA_LINK") or next((data[name] for name in TUNNEL_LINKS if data.get(name)), None)
     lower, unknown = _lower(attributes, link, index, kind, names)
+    if _unread_altnames(message):
+        unknown.append(("altnames", "it has some, and this pyroute2 is too old to read them"))
     if master is not None and master not in names:
         unknown.append(("master", f"it has a master with index {master}, which this network namespace does not show"))
     return Interface(
@@ -153,13 +156,22 @@ def _operstate(value: Any) -> Optional[str]:
 
 
 def _altnames(attributes: Mapping[str, Any]) -> Tuple[str, ...]:
-    """pyroute2 before 0.5.15 does not know them and hands out nothing."""
     listed = attributes.get("IFLA_PROP_LIST")
     pairs = _get(listed, "attrs") if listed is not None else None
     found = [pair[1] for pair in pairs or () if pair[0] == "IFLA_ALT_IFNAME"]
     if not found and isinstance(listed, (list, tuple)):
         found = [item for item in listed if isinstance(item, str)]
     return tuple(printable(item) for item in found)
+
+
+def _unread_altnames(message: Any) -> bool:
+    """pyroute2 0.5.14 hands out the header of what it does not know."""
+    for pair in _get(message, "attrs") or ():
+        if pair[0] == "UNKNOWN":
+            kind = _get(_get(pair[1], "header"), "type")
+            if isinstance(kind, int) and kind & NLA_TYPE_MASK == IFLA_PROP_LIST:
+                return True
+    return False
 
 
 def _lower(

@@ -31,7 +31,11 @@ def exists(link: Link, plan: Plan, info: RuleInfo) -> Findings:
             remedy = (
                 "name the right one (--heartbeat IF, or IF:PEER_IF if the names differ), or see why the kernel does not show it"
             )
-            yield about(info, link, (end,), f"{end.host.host} has no interface {end.name}; it has {names}", remedy)
+            evidence = f"{end.host.host} has no interface {end.name}; it has {names}"
+            unread = next((item for item in end.host.interfaces if item.why("altnames")), None)
+            if unread:  # one of them may be the one that is meant
+                evidence += f"; of {unread.name} the other names are not known: {unread.why('altnames')}"
+            yield about(info, link, (end,), evidence, remedy, Severity.UNKNOWN if unread else None)
 
 
 def carrier(link: Link, plan: Plan, info: RuleInfo) -> Findings:
@@ -66,6 +70,10 @@ def same_adapter(link: Link, plan: Plan, info: RuleInfo) -> Findings:
     if plan.compare is Compare.NAME:
         if not {first.name, *first.altnames} & {second.name, *second.altnames}:
             remedy = "name them alike (a systemd .link file, or an altname), or compare by bus or port"
+            unread = one if first.why("altnames") else two if second.why("altnames") else None
+            if unread:
+                yield unknown(info, link, unread, f"whether {unread.shown} is also called like the other end is not known", remedy)
+                return
             yield about(info, link, (one, two), f"the link ends at {one.shown} and at {two.shown}", remedy)
         return
     shown = [_identity(end, plan.compare) for end in (one, two)]
