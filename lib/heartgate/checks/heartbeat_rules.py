@@ -147,8 +147,8 @@ def _blind(host: HostFacts, plan: Plan, info: RuleInfo) -> Findings:
             info,
             host,
             _N,
-            f"{', '.join(virtual)} of {host.host} are adapters of a virtual machine: whether they share a physical "
-            "one cannot be seen from inside",
+            f"adapters of a virtual machine on {host.host} ({', '.join(virtual)}): whether they share a physical one cannot be "
+            "seen from inside",
             "see on the host",
         )
     if silent:
@@ -156,7 +156,7 @@ def _blind(host: HostFacts, plan: Plan, info: RuleInfo) -> Findings:
             info,
             host,
             _U,
-            f"{', '.join(silent)} of {host.host} do not tell their bus address: whether they share a card is not known",
+            f"no bus address is told on {host.host} by {', '.join(silent)}: with what it shares a card is not known",
             "see ethtool -i, and the machine itself",
         )
 
