@@ -1,4 +1,5 @@
 """`heartgate status`, `heartgate budget`, `heartgate version`."""
+"""`heartgate status`, `heartgate check`, `heartgate facts`, `heartgate version`."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import Any, Dict, List, Optional
 
 from heartgate import __version__
 from heartgate.cli import budget
+from heartgate.cli import check, facts
 from heartgate.cli.show import page
 from heartgate.daemon import client
 from heartgate.daemon.status import of_store
@@ -27,12 +29,13 @@ EPILOG = """Exit codes of status:
   4  heartgated does not run (what is persisted is shown)
   5  no such device"""
 NO_DEVICE = 5
+INTERRUPTED = 130  # as a shell has it
 
 
 def arguments(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="heartgate",
-        description="Shows what heartgate has decided on this node, and why.",
+        description="Shows what heartgate has decided on this node, and why; checks heartbeat links.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -49,6 +52,8 @@ def arguments(argv: Optional[List[str]] = None) -> argparse.Namespace:
     status.add_argument("--socket", default=client.SOCKET, help=argparse.SUPPRESS)
     status.add_argument("--state-dir", type=Path, default=STATE_DIR, help=argparse.SUPPRESS)
     budget.add_arguments(commands.add_parser("budget", help="whether the stack's time limits fit together, and what to change"))
+    check.add_arguments(commands.add_parser("check", help="the heartbeat links of this node and its peer against the rules"))
+    facts.add_arguments(commands.add_parser("facts", help="this node's interfaces and their surroundings, for check on the peer"))
     commands.add_parser("version", help="the version")
     return parser.parse_args(argv)
 
@@ -92,6 +97,12 @@ def main(argv: Optional[List[str]] = None) -> int:
         return OK
     if options.command == "budget":
         return budget.run(options)
+    if options.command in ("check", "facts"):
+        try:
+            return check.run(options) if options.command == "check" else facts.run(options)
+        except KeyboardInterrupt:
+            print(f"\nheartgate {options.command}: interrupted", file=sys.stderr)
+            return INTERRUPTED
     try:
         return status(options)
     except PermissionError as error:
