@@ -190,7 +190,7 @@ def _parameter(parameter: ElementTree.Element) -> List[str]:
     if parameter.get("reloadable") == "1":
         facts.append("can be changed while it runs")
     tag = f"\\fB{roff(parameter.get('name', ''))}\\fR ({roff(', '.join(facts))})"
-    return [".TP", tag, *paragraphs(parameter.findtext("longdesc") or parameter.findtext("shortdesc", ""))]
+    return [".TP", tag, *paragraphs(parameter.findtext("longdesc", "") or parameter.findtext("shortdesc", ""))]
 
 
 def _action(action: ElementTree.Element) -> List[str]:

@@ -65,7 +65,8 @@ class Root:
         return done
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
-        self.run("sh", "-c", 'mkdir -p "$(dirname "$0")" && rm -f "$0" && cat > "$0" && chmod "$1" "$0"', path, f"{mode:o}", stdin=text)
+        script = 'mkdir -p "$(dirname "$0")" && rm -f "$0" && cat > "$0" && chmod "$1" "$0"'
+        self.run("sh", "-c", script, path, f"{mode:o}", stdin=text)
 
     def copy(self, source: Path, target: str) -> None:
         enter = ["nsenter", f"--target={self.process.pid}", "--mount"]

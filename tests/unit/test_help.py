@@ -70,7 +70,8 @@ def test_pages_say_all_of_an_agent(pages: Dict[str, str], name: str) -> None:
 def test_pages_are_well_formed(pages: Dict[str, str], tmp_path: Path) -> None:
     for name, text in pages.items():
         (tmp_path / name).write_text(text)
-        done = subprocess.run(["mandoc", "-T", "lint", "-W", "all", str(tmp_path / name)], capture_output=True, text=True, check=False)
+        argv = ["mandoc", "-T", "lint", "-W", "all", str(tmp_path / name)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout + done.stderr) == (0, ""), name
 
 

@@ -48,6 +48,7 @@ def build_deb(tree: Path, output: Path, umask: int = 0o022) -> Path:
     return output
 
 
+NAMED = re.compile(r"/usr/share/heartgate[\w./-]*\.xml|/usr/lib/heartgate/[\w-]+|/usr/sbin/heartgated?\b")
 Listing = Dict[str, Tuple[int, str]]
 
 
@@ -101,8 +102,7 @@ def test_what_programs_open_is_installed() -> None:
     named = set()
     for path in (*(ROOT / "agents").rglob("*"), *(ROOT / "packaging").glob("*.[sr]*"), *(ROOT / "lib").rglob("*.py")):
         if path.is_file():
-            named |= set(re.findall(r"/usr/(?:share|lib|sbin)/(?:heartgate|ocf)[\w./-]*\.xml|/usr/lib/heartgate/[\w-]+|/usr/sbin/heartgated?\b",
-                                    path.read_text(encoding="utf-8", errors="replace")))  # fmt: skip
+            named |= set(NAMED.findall(path.read_text(encoding="utf-8", errors="replace")))
     assert len(named) >= 4 and named <= installed, named - installed
 
 
@@ -307,7 +307,9 @@ def test_all_packages_have_the_files_of_the_list(packages: Dict[str, Path]) -> N
 
 @slow
 @with_tools
-def test_deb_of_debhelper_has_the_fields_and_scripts_of_the_labs(packages: Dict[str, Path], debs: Tuple[Path, Path], tmp_path: Path) -> None:
+def test_deb_of_debhelper_has_the_fields_and_scripts_of_the_labs(
+    packages: Dict[str, Path], debs: Tuple[Path, Path], tmp_path: Path
+) -> None:
     fields = {}
     for name, package in (("labs", debs[0]), ("debhelper", packages["deb"])):
         text = subprocess.run(["dpkg-deb", "-f", str(package)], capture_output=True, text=True, check=True).stdout
@@ -331,9 +333,9 @@ def test_rpm_in_an_empty_root(packages: Dict[str, Path], tmp_path: Path) -> None
     subprocess.run([*rpm, "--initdb"], check=True)
     subprocess.run([*rpm, "-i", "--nodeps", "--noscripts", str(packages["rpm"])], check=True, capture_output=True)
     for path, (mode, _) in expected(manifest.PRIVATE_LIBRARY).items():
-        status = os.stat(f"{empty}{path}")
+        status = Path(f"{empty}{path}").stat()
         assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (mode, 0, 0), path
-    assert os.stat(f"{empty}{STATE}").st_mode & 0o7777 == 0o700
+    assert Path(f"{empty}{STATE}").stat().st_mode & 0o7777 == 0o700
 
 
 @slow
