@@ -9,7 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Callable, Dict, Iterable, List, Tuple
+from typing import Callable, Dict, Iterable, List, Set, Tuple
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,7 +28,7 @@ PROGRAMS: Tuple[Tuple[Callable[..., object], str], ...] = (
     (heartgated, "node daemon that guards replicated devices against two writers"),
 )
 FILES = (
-    ("/var/lib/heartgate/", "What this node has promised and decided, one record for a device. It survives reboots and upgrades."),
+    ("/var/lib/heartgate/", "What this node has promised and decided, a record for each device. They survive reboots."),
     ("/run/heartgate/control.sock", "The daemon's socket, for root alone."),
     ("/usr/share/doc/heartgate/examples/heartgate.res", "What DRBD's configuration needs."),
 )
@@ -97,8 +97,10 @@ def program(command: Command, summary: str) -> List[str]:
         lines += [".SH OPTIONS", *_options(command)]
     if command.commands:
         lines.append(".SH COMMANDS")
+        told = {command.epilog}
         for inner in command.walk()[1:]:
-            lines += _command(inner, command.epilog)
+            lines += _command(inner, told)
+            told.add(inner.epilog)
     return [*lines, *_epilog(command.epilog, ".SH"), ".SH FILES", *(line for name, text in FILES
                                                                   for line in item(f"\\fI{roff(name)}\\fR", text))]
 
@@ -132,10 +134,11 @@ def _options(command: Command) -> List[str]:
     return lines
 
 
-def _command(command: Command, above: str) -> List[str]:
+def _command(command: Command, told: Set[str]) -> List[str]:
+    """told: epilogs that the page has already (commands may share one)."""
     lines = [f".SS {roff(command.name)}", prose(command.description or command.summary)]
     lines += _options(command)
-    if command.epilog and command.epilog != above:
+    if command.epilog not in told:
         lines += _epilog(command.epilog, ".P")
     return lines
 

@@ -68,7 +68,8 @@ def command_of(parser: argparse.ArgumentParser, name: str = "", summary: str = "
             commands += _commands(name, action)
         elif action.help != argparse.SUPPRESS:
             (options if action.option_strings else arguments).append(_option(parser, action))
-    return Command(name, summary, parser.description or "", parser.epilog or "", tuple(options), tuple(arguments), tuple(commands))
+    texts = (name, summary, parser.description or "", parser.epilog or "")
+    return Command(*texts, tuple(options), tuple(arguments), tuple(commands))
 
 
 def _commands(name: str, action: Any) -> List[Command]:

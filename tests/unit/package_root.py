@@ -38,7 +38,8 @@ class Root:
 
     def __init__(self, base: Path, library: str) -> None:
         argv = ["unshare", "--mount", "--propagation", "private", "--net", "sh", "-c", SETUP, "sh", str(base)]
-        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.process: subprocess.Popen[str] = subprocess.Popen(argv, text=True, **pipes)  # type: ignore[call-overload]
         assert self.process.stdout is not None and self.process.stderr is not None
         if self.process.stdout.readline() != "ready\n":
             raise RuntimeError(f"no overlay: {self.process.stderr.read()}")
@@ -51,7 +52,9 @@ class Root:
     def __enter__(self) -> Root:
         return self
 
-    def __exit__(self, kind: Optional[Type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]) -> None:
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
         self.process.communicate(timeout=30)  # cat ends with its input, and the mounts with it
 
     def run(self, *argv: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:

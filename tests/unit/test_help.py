@@ -34,8 +34,9 @@ def command() -> Command:
 
 def shown(text: str) -> str:
     """A page as it is read, in one line."""
-    done = subprocess.run(["man", "--warnings", "--local-file", "-"], input=text, capture_output=True, text=True, check=True,
-                          env={"PATH": "/usr/bin:/bin", "MANWIDTH": "2000", "LC_ALL": "C.UTF-8", "MANROFFOPT": "-ww"})  # fmt: skip
+    environment = {"PATH": "/usr/bin:/bin", "MANWIDTH": "2000", "LC_ALL": "C.UTF-8", "MANROFFOPT": "-ww"}
+    argv = ["man", "--warnings", "--local-file", "-"]
+    done = subprocess.run(argv, input=text, capture_output=True, text=True, check=True, env=environment)
     assert done.stderr == "", done.stderr
     return " ".join(done.stdout.replace("\u2010", "-").replace("\u2212", "-").split())
 

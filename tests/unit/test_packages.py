@@ -43,7 +43,8 @@ def checkout(target: Path, version: str) -> Path:
 
 def build_deb(tree: Path, output: Path, umask: int = 0o022) -> Path:
     environment = {**os.environ, "SOURCE_DATE_EPOCH": DATE}
-    argv = ["sh", "-c", f'umask {umask:o}; exec "$@"', "sh", "/usr/bin/python3", str(tree / "packaging" / "build-deb"), str(output)]
+    program = str(tree / "packaging" / "build-deb")
+    argv = ["sh", "-c", f'umask {umask:o}; exec "$@"', "sh", "/usr/bin/python3", program, str(output)]
     subprocess.run(argv, check=True, env=environment, capture_output=True, timeout=120)
     return output
 
