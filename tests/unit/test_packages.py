@@ -366,6 +366,22 @@ def test_rpm_installed_upgraded_removed(packages: Dict[str, Path], tmp_path: Pat
         assert node.find("/usr", "/etc", "-xdev", "-path", "*heartgat*") == []
 
 
+@slow
+@with_tools
+@pytest.mark.skipif(not Path("/usr/bin/python3.11").exists(), reason="needs /usr/bin/python3.11, as SLES 15 has it")
+def test_source_rpm_makes_the_package_of_sles_15(packages: Dict[str, Path], tmp_path: Path) -> None:
+    """There /usr/bin/python3 is too old, and everything that is built and run names another one."""
+    argv = ["rpmbuild", "--rebuild", "--nodeps", "--define", f"_topdir {tmp_path}", *distribution("sles15"), str(packages["src"])]
+    subprocess.run(argv, check=True, capture_output=True, timeout=200)
+    built = next(tmp_path.glob("RPMS/noarch/*.rpm"))
+    told = subprocess.run(["rpm", "-qp", "--requires", str(built)], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "/usr/bin/python3.11" in told and "/usr/bin/python3" not in told
+    rpm2cpio = subprocess.run(["rpm2cpio", str(built)], capture_output=True, check=True).stdout
+    subprocess.run(["cpio", "-id", "--quiet"], input=rpm2cpio, check=True, cwd=tmp_path)
+    for path in (*(tmp_path / "usr/sbin").iterdir(), *(tmp_path / "usr/lib/ocf/resource.d/heartgate").iterdir()):
+        assert path.read_text().startswith("#!/usr/bin/python3.11 -I"), path
+
+
 def run_package_rpm_only(tree: Path, output: Path) -> Path:
     changes = tree / "CHANGELOG.md"
     changes.write_text("# Changes\n\n## 99.0 (unreleased)\n\n- For the test.\n" + changes.read_text().partition("\n")[2])
