@@ -201,6 +201,28 @@ def test_a_dead_daemon(tmp_path: Path) -> None:
     assert started.returncode == 1 and "heartgated does not answer" in started.stderr
 
 
+def test_a_daemon_that_is_back_in_a_moment(tmp_path: Path) -> None:
+    """Restarted by an upgrade, or after a crash: no failed monitor, so Pacemaker recovers nothing."""
+    first = Served(tmp_path)
+    first.thread.start()
+    assert agent(tmp_path, "start", PARAMS).returncode == 0
+    first.stop()
+    second: List[Served] = []
+
+    def come_back() -> None:
+        second.append(Served(tmp_path))
+        second[0].thread.start()
+
+    timer = threading.Timer(1.5, come_back)
+    timer.start()
+    try:
+        monitored = agent(tmp_path, "monitor", PARAMS, OCF_RESKEY_CRM_meta_interval="10000")
+    finally:
+        timer.join()
+        second[0].stop()
+    assert (monitored.returncode, monitored.stderr) == (0, "")
+
+
 def test_wrong_action(tmp_path: Path) -> None:
     assert agent(tmp_path, "promote", PARAMS).returncode == 3
 

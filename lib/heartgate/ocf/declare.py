@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple, Tuple
 from xml.sax.saxutils import escape, quoteattr
 
+OCF_TYPES = {"time": "string"}  # OCF 1.1's schema knows boolean, integer, string and select alone
+
 
 class Parameter(NamedTuple):
     """kind: string, integer, boolean, time or select (then `choices`). reloadable: a change needs no restart."""
@@ -66,7 +68,7 @@ def _parameter(parameter: Parameter) -> Tuple[str, ...]:
     wanted = (("required", parameter.required), ("unique", parameter.unique), ("reloadable", parameter.reloadable))
     flags = " ".join(f'{name}="{int(value)}"' for name, value in wanted)
     default = f" default={quoteattr(parameter.default)}" if parameter.default else ""
-    content = f'<content type="{parameter.kind}"{default}/>'
+    content = f'<content type="{OCF_TYPES.get(parameter.kind, parameter.kind)}"{default}/>'
     if parameter.choices:
         options = "".join(f"<option value={quoteattr(choice)}/>" for choice in parameter.choices)
         content = f'<content type="select"{default}>{options}</content>'

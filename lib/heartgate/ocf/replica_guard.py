@@ -38,9 +38,9 @@ def given() -> "dict[str, str]":
 
 def monitor() -> int:
     try:
-        answer = client.ask(client.request("monitor", device=os.environ.get(PREFIX + "device", "")), MONITOR_S)
+        answer = _asked_patiently(client.request("monitor", device=os.environ.get(PREFIX + "device", "")))
     except client.Unreachable as error:
-        if os.environ.get(INTERVAL, "0") == "0":  # a probe: not running is the ordinary state
+        if _is_probe():
             return codes.NOT_RUNNING
         log("ERROR", f"heartgated does not answer, so nothing is decided here (a frozen device stays frozen): {error}")
         return codes.GENERIC
@@ -53,11 +53,11 @@ def monitor() -> int:
 
 def _is_probe() -> bool:
     """Pacemaker asks what runs; that nothing does is the ordinary state."""
-    return os.environ.get("OCF_RESKEY_CRM_meta_interval", "0") == "0"  # noqa: SIM112 - the name is OCF's
+    return os.environ.get(INTERVAL, "0") == "0"
 
 
 def _asked_patiently(line: bytes) -> bytes:
-    """A daemon that was killed is back in a moment (systemd starts it again): that is no failure of the resource, whose
+    """A daemon that was killed, or that an upgrade restarts, is back in a moment: that is no failure of the resource, whose
     recovery would stop and start it."""
     deadline = time.monotonic() + (0 if _is_probe() else BACK_S)
     while True:
