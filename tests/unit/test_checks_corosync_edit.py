@@ -157,7 +157,8 @@ def confs(draw: st.DrawFn) -> str:
         lines.append(" nodelist {")
         for number in range(1, draw(st.integers(2, 3)) + 1):
             tab = draw(indent)
-            keys = [f"{tab}name: n{number}", f"{tab}nodeid: {number}", *(f"{tab}ring{ring}_addr: 10.{ring}.0.{number}" for ring in rings)]
+            keys = [f"{tab}name: n{number}", f"{tab}nodeid: {number}"]
+            keys += [f"{tab}ring{ring}_addr: 10.{ring}.0.{number}" for ring in rings]
             lines.extend([f"{tab}node {{", *draw(st.permutations(keys)), *draw(blank), f"{tab}}}"])
         lines.append(" }")
 

@@ -114,7 +114,7 @@ HB0, HB1, SYNC = place(0, "hb0", b=True), place(1, "hb1", b=True), place(2, "syn
         ("adapters not known", (place(0, None, b=True), place(1, None, b=True), SYNC), 2, set(), "an unknown adapter"),
     ],
 )
-def test_independence(name: str, places: Tuple[LinkPlace, ...], removed: int, sync: "set[str]", says: str) -> None:
+def test_independence(name: str, places: Tuple[LinkPlace, ...], removed: int, sync: set[str], says: str) -> None:
     reasons = heartbeats.loses_independence(places, removed, sync)
     assert bool(reasons) == bool(says) and says in " ".join(reasons), (name, reasons)
 
