@@ -24,6 +24,7 @@ from heartgate.adapters.conf_file import ConfFile, ConfFileError
 from heartgate.checks import corosync_edit
 
 KNOWN_HOSTS = Path("/var/lib/pcsd/known-hosts")
+COMMAND = "/usr/sbin/heartgate"  # a login shell of its own may have another search path
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 PCS_STATUS_S, PCS_CHANGE_S = 30.0, 150.0
 SSH_S, RELOAD_S, CMAP_S = 30.0, 20.0, 5.0
@@ -154,7 +155,7 @@ class SshWay:
         if node == self._local:
             answer = serve(request)
         else:
-            done = process.run([*SSH, "--", f"root@{node}", "heartgate", "heartbeat", "apply"], timeout_s=SSH_S, stdin=request)
+            done = process.run([*SSH, "--", f"root@{node}", COMMAND, "heartbeat", "apply"], timeout_s=SSH_S, stdin=request)
             answer = _answer(node, done)
         if answer.get("ok") is not True:
             raise ChangeError(f"{node}: {answer.get('error', 'refused without a reason')}")
@@ -246,10 +247,12 @@ class PcsWay:
             return "pcs is not installed"
         try:
             unknown = set(self._nodes) - known_hosts(KNOWN_HOSTS.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            unknown = set(self._nodes)
         except (OSError, ValueError) as error:
-            return f"pcs does not know the nodes ({error}): pcs host auth {' '.join(self._nodes)}"
+            return f"{KNOWN_HOSTS} cannot be read ({error}): pcs host auth {' '.join(self._nodes)}"
         if unknown:
-            return f"pcs does not know {', '.join(sorted(unknown))}: pcs host auth {' '.join(self._nodes)}"
+            return f"pcs is not told of {', '.join(sorted(unknown))}: pcs host auth {' '.join(self._nodes)}"
         done = process.run(["pcs", "status", "pcsd"], timeout_s=PCS_STATUS_S)
         return None if done.ok else f"pcsd does not answer on every node ({'; '.join(map(str.strip, _words(done)))})"
 
