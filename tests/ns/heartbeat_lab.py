@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Dict, Tuple
 
@@ -76,13 +76,14 @@ while True:
 """
 
 
-@lru_cache(maxsize=None)
+@cache
 def keys() -> Tuple[bytes, str, bytes, str]:
     """root's key and its public half, the hosts' key and its public half. Made for this run, thrown away with it."""
     with tempfile.TemporaryDirectory() as directory:
         own, host = Path(directory) / "own", Path(directory) / "host"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(own)], check=True, timeout=60)
-        made = subprocess.run(["dropbearkey", "-t", "ed25519", "-f", str(host)], check=True, timeout=60, capture_output=True, text=True)
+        make = ["dropbearkey", "-t", "ed25519", "-f", str(host)]
+        made = subprocess.run(make, check=True, timeout=60, capture_output=True, text=True)
         public = next(line for line in made.stdout.splitlines() if line.startswith("ssh-ed25519 "))
         return own.read_bytes(), own.with_suffix(".pub").read_text(), host.read_bytes(), public
 

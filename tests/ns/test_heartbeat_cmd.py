@@ -117,15 +117,14 @@ def test_link_0_can_go_when_another_takes_its_place(hb: HeartbeatLab) -> None:
 
 
 @pytest.mark.req("C7")
-@pytest.mark.parametrize("what", ["cable", "one way", "nobody there"])
+@pytest.mark.parametrize("what", ["cable", "one way"])
 def test_a_link_that_does_not_come_up_is_undone(hb: HeartbeatLab, what: str) -> None:
     ring = hb.ring(hb.a)
     if what == "cable":
         hb.lab.cut("client0")
-    elif what == "one way":
+    else:
         hb.lab.cut("client0", node="nodeb", direction="in")
-    other = "10.77.20.2" if what == "nobody there" else "nodeb-c0"  # on another network than nodea's end
-    done = beat(hb.a, "add", "nodea-c0", other, "--wait", "4")
+    done = beat(hb.a, "add", "nodea-c0", "nodeb-c0", "--wait", "4")
     assert done.rc == 1 and "did not come up within 4 s" in done.stderr and "nothing of it is left" in done.stderr, done
     assert hb.unchanged() and hb.links() == (BOTH, BOTH) and hb.ring(hb.a) == ring == hb.ring(hb.b)
     if what == "one way":
@@ -205,6 +204,7 @@ def test_the_last_independent_heartbeat_needs_force_and_the_last_working_one_sta
         (("add", "nodea-six", "nodeb-c0"), 2, "IPv4 and IPv6"),
         (("add", "nodea-c0"), 2, "the cluster has 2 nodes"),
         (("add", "nodez=nodea-c0", "nodeb-c0"), 2, '"nodez" is no node of this cluster'),
+        (("add", "nodea-c0", "10.77.20.2"), 3, "10.77.30.1 is on client0, but packets from it to the other end leave by sync0"),
         (("add", "nodea-hb1", "nodeb-hb1"), 2, "already that of link 1"),
         (("add", "nodea-c0", "nodeb-c0", "--link", "1"), 1, "link 1 exists already"),
         (("add", "nodea-c0", "nodeb-c0", "--link", "8"), 1, "0 to 7"),
@@ -315,8 +315,8 @@ def test_discover_by_mdns_tells_the_name_and_is_not_needed(hb: HeartbeatLab) -> 
         return any(host["name"] == "nodeb.local" for host in result["hosts"])
 
     wait_until("the name", named, timeout_s=12)
-    hide = ["unshare", "-m", "sh", "-c", "mount -t tmpfs none /usr/lib/python3/dist-packages/zeroconf; exec heartgate discover --seconds 1"]
-    done = hb.a.run(hide, check=False, timeout_s=30)
+    hidden = "mount -t tmpfs none /usr/lib/python3/dist-packages/zeroconf; exec heartgate discover --seconds 1"
+    done = hb.a.run(["unshare", "-m", "sh", "-c", hidden], check=False, timeout_s=30)
     assert done.rc == 0 and "mDNS was not looked at: python3-zeroconf" in done.stdout, done
 
 

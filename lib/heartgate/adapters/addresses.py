@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import socket
-from typing import Dict, Tuple
+from typing import Dict, Optional, Tuple
 
 from heartgate.adapters import process
 from heartgate.adapters.base import AdapterError
@@ -32,6 +32,17 @@ def interfaces_of(text: str) -> Dict[str, str]:
             if "local" in info:
                 found[canonical(str(info["local"]))] = str(interface["ifname"])
     return found
+
+
+def way_to(address: str, source: str) -> Tuple[Optional[str], Optional[str]]:
+    """(interface, gateway) by which packets from `source` to `address` leave this node; None where there is no such thing, or
+    where it cannot be told."""
+    done = process.run(["ip", "-json", "route", "get", address, "from", source], timeout_s=IP_TIMEOUT_S)
+    try:
+        (route,) = json.loads(done.stdout) if done.ok else ({},)
+        return route.get("dev"), route.get("gateway")
+    except (ValueError, TypeError, AttributeError):
+        return None, None
 
 
 def canonical(address: str) -> str:

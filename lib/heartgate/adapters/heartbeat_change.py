@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple
 
 from heartgate.adapters import conf_file, knet_stats, process
-from heartgate.adapters.addresses import local_addresses
+from heartgate.adapters.addresses import local_addresses, way_to
 from heartgate.adapters.base import AdapterError, CarrierLost
 from heartgate.adapters.conf_file import ConfFile, ConfFileError
 from heartgate.checks import corosync_edit
@@ -74,6 +74,9 @@ class Way(Protocol):
 
     def addresses(self, node: str) -> Optional[Dict[str, str]]:
         """Address -> interface of another node; None if it cannot be asked this way."""
+
+    def way_to(self, node: str, address: str, source: str) -> Tuple[Optional[str], Optional[str]]:
+        """As `addresses.way_to`, on another node."""
 
 
 def reload_corosync() -> None:
@@ -132,8 +135,12 @@ def _addresses(_file: ConfFile, _request: Mapping[str, Any]) -> Dict[str, Any]:
     return {"addresses": local_addresses()}
 
 
+def _way(_file: ConfFile, request: Mapping[str, Any]) -> Dict[str, Any]:
+    return {"way": way_to(str(request["to"]), str(request["source"]))}
+
+
 _OPERATIONS: Dict[str, Callable[[ConfFile, Mapping[str, Any]], Dict[str, Any]]] = {
-    "read": _read, "write": _write, "restore": _restore, "commit": _commit, "links": _links, "addresses": _addresses,
+    "read": _read, "write": _write, "restore": _restore, "commit": _commit, "links": _links, "addresses": _addresses, "way": _way,
 }  # fmt: skip
 
 
@@ -218,6 +225,11 @@ class SshWay:
         found = self.ask(node, "addresses").get("addresses")
         return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else None
 
+    def way_to(self, node: str, address: str, source: str) -> Tuple[Optional[str], Optional[str]]:
+        found = self.ask(node, "way", to=address, source=source).get("way")
+        interface, gateway = found if isinstance(found, list) and len(found) == 2 else (None, None)
+        return interface, gateway
+
 
 def _answer(node: str, done: process.Completed) -> Dict[str, Any]:
     if done.rc == 255 or done.rc >= process.RC_TIMEOUT:
@@ -295,6 +307,9 @@ class PcsWay:
 
     def addresses(self, node: str) -> Optional[Dict[str, str]]:
         return None
+
+    def way_to(self, node: str, address: str, source: str) -> Tuple[Optional[str], Optional[str]]:
+        return None, None
 
 
 def known_hosts(text: str) -> set[str]:

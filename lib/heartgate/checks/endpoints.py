@@ -55,6 +55,8 @@ def assign(
             f"the cluster has {len(nodes)} nodes ({', '.join(nodes)}), and each needs an address on a link: "
             f"{len(endpoints)} names were given"
         )
+    if len(set(endpoints)) < len(endpoints):
+        raise EndpointError(f'"{endpoints[0].name}" is given twice: that is the same address, and both ends must be named')
     addresses = {endpoint: one_address(endpoint) for endpoint in endpoints}
     _alike(addresses)
     chosen: Dict[str, Endpoint] = {}
@@ -62,9 +64,10 @@ def assign(
         if endpoint.node is not None:
             _take(chosen, endpoint, endpoint.node, nodes)
     _take_local(chosen, [each for each in endpoints if each.node is None], addresses, nodes, local, here)
-    for endpoint in endpoints:
-        if endpoint not in chosen.values():
-            _take(chosen, endpoint, _whose(endpoint, addresses[endpoint], chosen, nodes, elsewhere), nodes)
+    # Those whose owner is known first: then a single one that is left has a single node left.
+    rest = [endpoint for endpoint in endpoints if endpoint not in chosen.values()]
+    for endpoint in sorted(rest, key=lambda each: not _owners(addresses[each], nodes, elsewhere)):
+        _take(chosen, endpoint, _whose(endpoint, addresses[endpoint], chosen, nodes, elsewhere), nodes)
     _on_its_interface(addresses[chosen[local]], chosen[local], local, here)
     for node, known in elsewhere.items():
         if node in chosen:
@@ -105,16 +108,20 @@ def _take_local(
         )
 
 
+def _owners(address: str, nodes: Sequence[str], elsewhere: Mapping[str, Collection[str]]) -> List[str]:
+    return [node for node in nodes if address in elsewhere.get(node, ())]
+
+
 def _whose(
     endpoint: Endpoint, address: str, chosen: Mapping[str, Endpoint], nodes: Sequence[str],
     elsewhere: Mapping[str, Collection[str]],
 ) -> str:  # fmt: skip
     free = [node for node in nodes if node not in chosen]
-    if len(free) == 1:
-        return free[0]
-    owners = [node for node in free if address in elsewhere.get(node, ())]
+    owners = _owners(address, free, elsewhere)
     if len(owners) == 1:
         return owners[0]
+    if len(free) == 1:
+        return free[0]
     raise EndpointError(f'it cannot be told whose address "{endpoint.name}" is: write {"|".join(free)}={endpoint.name}')
 
 

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from heartgate.adapters import heartbeat_change, knet_stats
-from heartgate.adapters.addresses import canonical, local_addresses, resolve
+from heartgate.adapters.addresses import canonical, local_addresses, resolve, way_to
 from heartgate.adapters.base import AdapterError, CarrierLost
 from heartgate.adapters.conf_file import ConfFile, ConfFileError
 from heartgate.adapters.heartbeat_change import ChangeError, Plan, Way
@@ -212,7 +212,7 @@ def _add(options: argparse.Namespace) -> int:
     _not_used(addresses, cluster)
     plan = Plan(link, cluster.nodes, addresses, corosync_edit.shared_timers(cluster.text))
     new = plan.applied(cluster.text)
-    _ask_rules(plan, cluster, elsewhere, options.force)
+    _ask_rules(_ends(plan, cluster, elsewhere, way), plan.link, cluster, options.force)
     if way is None:
         raise _by_hand(why, cluster.text, new)
     ends = ", ".join(f"{node} {address}" for node, address in zip(cluster.nodes, addresses))
@@ -242,16 +242,26 @@ def _by_hand(why: str, old: str, new: str) -> Refused:
     )  # fmt: skip
 
 
-def _ask_rules(plan: Plan, cluster: Cluster, elsewhere: Mapping[str, Mapping[str, str]], force: bool) -> None:
+def _ends(plan: Plan, cluster: Cluster, elsewhere: Mapping[str, Mapping[str, str]], way: Optional[Way]) -> Tuple[End, ...]:
     ends = []
     for node, address in zip(plan.nodes, plan.addresses):
         known = cluster.interfaces if node == cluster.local else elsewhere.get(node, {})
-        ends.append(End(node, address, known.get(address)))
+        other = next(each for each in plan.addresses if each != address)
+        leaves_by, gateway = None, None
+        if node == cluster.local:
+            leaves_by, gateway = way_to(other, address)
+        elif way is not None:
+            leaves_by, gateway = way.way_to(node, other, address)
+        ends.append(End(node, address, known.get(address), leaves_by, gateway))
+    return tuple(ends)
+
+
+def _ask_rules(ends: Tuple[End, ...], link: int, cluster: Cluster, force: bool) -> None:
     present: Dict[str, Tuple[int, ...]] = {}
     for place in cluster.places:
         if place.adapter:
             present[place.adapter] = (*present.get(place.adapter, ()), place.link)
-    findings = worst_first(check_pair(Pair(plan.link, tuple(ends), present, sync_interfaces())))
+    findings = worst_first(check_pair(Pair(link, ends, present, sync_interfaces())))
     for finding in findings:
         say(_finding(finding))
     if any(finding.severity is Severity.ERROR for finding in findings if finding.counts) and not force:

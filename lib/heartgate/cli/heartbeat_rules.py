@@ -11,11 +11,14 @@ from heartgate.checks.findings import Finding, Severity
 
 @dataclass(frozen=True)
 class End:
-    """One end of a pair. `interface`: None where it could not be asked for."""
+    """One end of a pair. None where it could not be asked for. `interface`: has the address. `leaves_by`, `gateway`: how
+    packets from this end to the other one leave the node (the first other one, with more than two)."""
 
     node: str
     address: str
     interface: Optional[str]
+    leaves_by: Optional[str] = None
+    gateway: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,23 @@ class Pair:
 
 def check_pair(pair: Pair) -> Tuple[Finding, ...]:
     """What speaks against this pair. An error refuses it (unless --force), a warning is shown."""
-    return tuple(_shared_interface(pair))
+    return (*_wrong_way(pair), *_shared_interface(pair))
+
+
+def _wrong_way(pair: Pair) -> List[Finding]:
+    """Linux answers for an address on any interface, so such a link comes up, and then fails with a cable that nobody
+    thinks of."""
+    findings = []
+    for end in pair.ends:
+        if end.interface and end.leaves_by and end.leaves_by != end.interface:
+            evidence = f"{end.address} is on {end.interface}, but packets from it to the other end leave by {end.leaves_by}"
+        elif end.gateway:
+            evidence = f"{end.address} reaches the other end through the router {end.gateway} and not directly"
+        else:
+            continue
+        findings.append(Finding("pair-not-direct", Severity.ERROR, f"link {pair.link}", evidence,
+                                "give both ends addresses of one network that no other interface has", (end.node,)))  # fmt: skip
+    return findings
 
 
 def _shared_interface(pair: Pair) -> List[Finding]:
