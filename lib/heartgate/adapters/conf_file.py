@@ -54,11 +54,16 @@ class ConfFile:
             raise ConfFileError(self._unfinished()) from None
         except OSError as error:
             raise ConfFileError(f"{self.kept}: {error.strerror}") from error
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        _sync_directory(self.path)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            _sync_directory(self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self.kept.unlink()
+            raise ConfFileError(f"{self.kept}: {error.strerror}") from error
         return text
 
     def _unfinished(self) -> str:

@@ -135,6 +135,13 @@ def _network(seconds: Optional[float]) -> Sequence[Any]:
         interface = interfaces.get(local)
         shown = f"{local} ({interface})" if interface else local
         lines.append(heartbeats.heartbeat(node.name, link, shown, node.addresses.get(link, ""), sample))
+    seen = {(each.node.nodeid, each.link) for each in observed}
+    why = "it is in Corosync's node list, but Corosync tells nothing about it (it does so with the transport knet only)"
+    lines += [
+        heartbeats.Heartbeat("network", node.name, str(link), local=own.get(link, ""), remote=address, reason=why)
+        for node in now.members if node.nodeid != now.local
+        for link, address in sorted(node.addresses.items()) if (node.nodeid, link) not in seen
+    ]  # fmt: skip
     return lines
 
 
