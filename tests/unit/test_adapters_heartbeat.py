@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heartgate.adapters import addresses, discover, heartbeat_change, knet_stats
+from heartgate.adapters import addresses, discover, heartbeat_change, knet_stats, process
 from heartgate.adapters.base import CarrierLost
 from heartgate.adapters.conf_file import ConfFile, ConfFileError, digest
 from heartgate.adapters.heartbeat_change import Plan, known_hosts, pcs_command, serve
@@ -129,6 +129,24 @@ def test_pcs_command_and_known_hosts() -> None:
 def test_an_odd_node_name_reaches_no_command() -> None:
     with pytest.raises(heartbeat_change.ChangeError, match="cannot be used in a command"):
         heartbeat_change.choose("a", ["a", "-oProxyCommand=touch /tmp/x"])
+
+
+@pytest.mark.parametrize(
+    "done, says",
+    [
+        (process.Completed(255, "", "Permission denied (publickey)."), "by ssh as root without a password: rc 255: Permission denied"),
+        (process.Completed(124, "", "ended: deadline passed"), "cannot be reached by ssh"),
+        (process.Completed(127, "", "sh: 1: /usr/sbin/heartgate: not found"), "/usr/sbin/heartgate not there"),
+        (process.Completed(2, "", "heartgate: error: invalid choice: 'heartbeat'"), "heartgate there does not answer: rc 2"),
+        (process.Completed(0, "Welcome!\n", ""), "does not answer"),
+    ],
+)
+def test_an_answer_over_ssh_that_is_none_has_a_message(done: process.Completed, says: str) -> None:
+    with pytest.raises(heartbeat_change.ChangeError, match="nodeb") as caught:
+        heartbeat_change._answer("nodeb", done)
+    assert says in str(caught.value)
+    assert heartbeat_change._answer("nodeb", process.Completed(1, '{"ok": false}', "")) == {"ok": False}
+    assert heartbeat_change._answer("nodeb", process.Completed(0, "[1]", "")) == {}
 
 
 # --- addresses

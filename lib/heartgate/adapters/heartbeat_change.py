@@ -232,6 +232,8 @@ class SshWay:
 
 
 def _answer(node: str, done: process.Completed) -> Dict[str, Any]:
+    if done.rc in (process.RC_NOT_EXECUTABLE, process.RC_NOT_FOUND):
+        raise ChangeError(f"{node}: ssh is not installed here, or {COMMAND} not there: {done.brief()}")
     if done.rc == 255 or done.rc >= process.RC_TIMEOUT:
         raise ChangeError(f"{node} cannot be reached by ssh as root without a password: {done.brief()}")
     try:
