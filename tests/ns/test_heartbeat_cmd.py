@@ -335,4 +335,4 @@ def test_without_corosync_the_configured_links_are_unknown(hb: HeartbeatLab) -> 
     assert done.rc == 4 and "Corosync does not run" in done.stderr, done
     hb.b.put(CONF, "totem {\n")
     done = beat(hb.b, "list")
-    assert done.rc == 4 and "line 1" in done.stderr, done
+    assert done.rc == 4 and "line 1" in done.stderr and "no heartbeat is known" in done.stdout, done

@@ -134,7 +134,7 @@ def test_an_odd_node_name_reaches_no_command() -> None:
 @pytest.mark.parametrize(
     "done, says",
     [
-        (process.Completed(255, "", "Permission denied (publickey)."), "by ssh as root without a password: rc 255: Permission denied"),
+        (process.Completed(255, "", "Permission denied (publickey)."), "without a password: rc 255: Permission denied"),
         (process.Completed(124, "", "ended: deadline passed"), "cannot be reached by ssh"),
         (process.Completed(127, "", "sh: 1: /usr/sbin/heartgate: not found"), "/usr/sbin/heartgate not there"),
         (process.Completed(2, "", "heartgate: error: invalid choice: 'heartbeat'"), "heartgate there does not answer: rc 2"),

@@ -99,7 +99,7 @@ def show(options: argparse.Namespace) -> int:
     from heartgate.checks.heartbeats import Channel
     from heartgate.cli import heartbeat_show
 
-    code, problem = OK, ""
+    code, problem, unread = OK, "", ""
     try:
         # One function for each kind of heartbeat. Disk heartbeats join here, with kind="disk".
         found = [each for source in (_network,) for each in source(options.seconds)]
@@ -112,7 +112,8 @@ def show(options: argparse.Namespace) -> int:
     if options.json:
         _print_json(found, problem)
     else:
-        print(heartbeat_show.table(found) if found else "no other node is configured: there is nobody to hear")
+        nothing = "no heartbeat is known" if unread else "no other node is configured: there is nobody to hear"
+        print(heartbeat_show.table(found) if found else nothing)
         if found and not problem:
             print(heartbeat_show.summary(found))
     if problem:
