@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, List, Tuple
 
 from tests.lab.api import LabError, wait_until
 from tests.lab.ns.lab import NsLab, NsNode
@@ -160,7 +160,7 @@ class HeartbeatLab:
 
     def stop_traffic(self) -> None:
         for node in (self.a, self.b):
-            node.run(["pkill", "-f", "/root/traffic.py"], check=False)  # of this node: it has a process namespace of its own
+            node.run(["pkill", "-f", "/root/[t]raffic.py"], check=False)  # of this node: it has a process namespace of its own
             node.run(["rm", "-f", "/run/traffic.json"])
 
     def traffic(self, node: NsNode) -> Dict[str, Any]:
@@ -175,15 +175,26 @@ class HeartbeatLab:
     def start_pcsd(self) -> None:
         for node in (self.a, self.b):
             node.run(["sh", "-c", "mkdir -p /var/log/pcsd; rm -f /var/lib/pcsd/*; echo hacluster:lab-only | chpasswd"])
-            node.spawn(["sh", "-c", "cd /usr/share/pcsd && exec ./pcsd"])
-            node.spawn(["sh", "-c", "while [ ! -S /run/pcsd-ruby.socket ]; do sleep 0.1; done; exec /usr/sbin/pcsd"])
+            node.spawn(["sh", "-c", "cd /usr/share/pcsd && exec /usr/share/pcsd/pcsd >/var/log/pcsd/ruby.log 2>&1"])
+            node.spawn(["sh", "-c", "exec /usr/sbin/pcsd >/var/log/pcsd/start.log 2>&1"])
         auth = ["pcs", "host", "auth", *NODES, "-u", "hacluster", "-p", "lab-only"]
-        wait_until("pcsd", lambda: self.a.run(auth, check=False, timeout_s=60).rc == 0, timeout_s=90, interval_s=1.0)
+        seen: List[str] = []
+
+        def answered() -> bool:
+            done = self.a.run(auth, check=False, timeout_s=60)
+            seen.append(done.stdout + done.stderr)
+            return done.rc == 0
+
+        try:
+            wait_until("pcsd", answered, timeout_s=60, interval_s=1.0)
+        except LabError as error:
+            logs = self.a.run(["sh", "-c", "tail -n 20 /var/log/pcsd/*"], check=False).stdout
+            raise LabError(f"{error}: {seen[-1]}\n{logs}") from error
         done = self.b.run(auth, timeout_s=60)
         assert done.rc == 0, done
 
     def stop_pcsd(self, node: NsNode) -> None:
-        node.run(["pkill", "-f", "/usr/sbin/pcsd"], check=False)
+        node.run(["pkill", "-f", "/usr/sbin/[p]csd"], check=False)
 
     def forget_pcs(self) -> None:
         for node in (self.a, self.b):

@@ -141,7 +141,7 @@ def test_an_interrupt_at_any_moment_leaves_all_or_nothing(hb: HeartbeatLab, sign
             f"sleep 0.05; kill -{signal} $p 2>/dev/null; wait $p"
         )
         done = hb.a.run(["sh", "-c", command], check=False, timeout_s=90)
-        wait_until("the processes to end", lambda: hb.a.run(["pgrep", "-f", "heartbeat add"], check=False).rc == 1, timeout_s=40)
+        wait_until("the processes to end", lambda: hb.a.run(["pgrep", "-f", "[h]eartbeat add"], check=False).rc == 1, timeout_s=40)
         if hb.unchanged():
             assert done.rc != 0, done
             wait_until("two links", lambda: hb.links() == (BOTH, BOTH), timeout_s=5)
