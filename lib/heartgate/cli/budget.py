@@ -19,7 +19,9 @@ EPILOG = """Exit codes of budget:
   3  something is not known, and no error was found"""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(commands: Any) -> None:
+    parser = commands.add_parser("budget", help="whether the stack's time limits fit together, and what to change")
+    parser.set_defaults(run=run)
     parser.description = (
         "Compares the time limits of Corosync, DRBD, SBD, Pacemaker and heartgate on this node (docs/timeouts.md). "
         "Changes nothing."

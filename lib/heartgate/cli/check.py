@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from heartgate.cli.facts import COULD_NOT_LOOK, CouldNotLook, collect, seconds
 
@@ -55,7 +55,9 @@ def sources() -> Tuple[Source, ...]:
     return (Source(heartbeat_rules.RULES, lambda looked: heartbeat_rules.judge(looked.plan)),)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(commands: Any) -> None:
+    parser = commands.add_parser("check", help="the heartbeat links of this node and its peer against the rules")
+    parser.set_defaults(run=run)
     parser.description = (
         "Checks the heartbeat links of this node and its peer against the rules (docs/heartbeat-rules.md). Changes nothing. "
         "IF is an interface, or IF:PEER_IF where the peer's has another name."

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, List, Optional, Tuple
 
 if TYPE_CHECKING:
     from heartgate.checks.model import HostFacts
@@ -21,7 +21,9 @@ class CouldNotLook(Exception):
     """One message for the person; exit code 3."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(commands: Any) -> None:
+    parser = commands.add_parser("facts", help="this node's interfaces and their surroundings, for check on the peer")
+    parser.set_defaults(run=run)
     parser.description = "Prints what this host's interfaces are and what is around them, as JSON. Changes nothing."
     parser.add_argument(
         "--listen",

@@ -1,0 +1,73 @@
+"""The one place where the rules are asked before a heartbeat pair is added (issue 4: the rules of B1-B8 and A9 over the
+facts of both ends belong here; `checks` holds them, this module only calls them)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import List, Mapping, Optional, Tuple
+
+from heartgate.checks.findings import Finding, Severity
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of a pair. None where it could not be asked for. `interface`: has the address. `leaves_by`, `gateway`: how
+    packets from this end to the other one leave the node (the first other one, with more than two)."""
+
+    node: str
+    address: str
+    interface: Optional[str]
+    leaves_by: Optional[str] = None
+    gateway: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A network heartbeat that shall be added. `present`: interface of this node -> numbers of the links on it.
+    `sync_interfaces`: of the guarded devices on this node, as far as heartgated tells them."""
+
+    link: int
+    ends: Tuple[End, ...]
+    present: Mapping[str, Tuple[int, ...]]
+    sync_interfaces: Tuple[str, ...] = ()
+
+
+def check_pair(pair: Pair) -> Tuple[Finding, ...]:
+    """What speaks against this pair. An error refuses it (unless --force), a warning is shown."""
+    return (*_wrong_way(pair), *_shared_interface(pair))
+
+
+def _wrong_way(pair: Pair) -> List[Finding]:
+    """Linux answers for an address on any interface, so such a link comes up, and then fails with a cable that nobody
+    thinks of."""
+    findings = []
+    for end in pair.ends:
+        if end.interface and end.leaves_by and end.leaves_by != end.interface:
+            evidence = f"{end.address} is on {end.interface}, but packets from it to the other end leave by {end.leaves_by}"
+        elif end.gateway:
+            evidence = f"{end.address} reaches the other end through the router {end.gateway} and not directly"
+        else:
+            continue
+        findings.append(Finding("pair-not-direct", Severity.ERROR, f"link {pair.link}", evidence,
+                                "give both ends addresses of one network that no other interface has", (end.node,)))  # fmt: skip
+    return findings
+
+
+def _shared_interface(pair: Pair) -> List[Finding]:
+    findings = []
+    for end in pair.ends:
+        others = pair.present.get(end.interface or "", ())
+        if others:
+            numbers = ", ".join(map(str, others))
+            findings.append(Finding(
+                "pair-interface-shared", Severity.WARNING, f"link {pair.link}",
+                f"{end.address} is on {end.interface}, which carries link {numbers} already: they fail together",
+                "use an adapter of its own for each heartbeat", (end.node,),
+            ))  # fmt: skip
+        if end.interface in pair.sync_interfaces:
+            findings.append(Finding(
+                "pair-on-sync", Severity.NOTE, f"link {pair.link}",
+                f"{end.interface} carries replication too: this heartbeat ends together with it",
+                "keep at least one heartbeat on an adapter without replication", (end.node,),
+            ))  # fmt: skip
+    return findings
