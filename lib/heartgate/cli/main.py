@@ -1,4 +1,4 @@
-"""`heartgate status`, `heartgate version`."""
+"""`heartgate`: `status`, `version`, and the way to the other commands, which are modules of their own."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from heartgate import __version__
+from heartgate.cli import explain
 from heartgate.cli.show import page
 from heartgate.daemon import client
 from heartgate.daemon.status import of_store
@@ -47,8 +48,9 @@ def arguments(argv: Optional[List[str]] = None) -> argparse.Namespace:
     status.add_argument("--json", action="store_true", help="everything, for programs")
     status.add_argument("--socket", default=client.SOCKET, help=argparse.SUPPRESS)
     status.add_argument("--state-dir", type=Path, default=STATE_DIR, help=argparse.SUPPRESS)
+    explain.add_arguments(commands)
     commands.add_parser("version", help="the version")
-    return parser.parse_args(argv)
+    return parser.parse_args(explain.joined(sys.argv[1:] if argv is None else argv))
 
 
 def status(options: argparse.Namespace) -> int:
@@ -89,7 +91,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         print(f"heartgate {__version__}")
         return OK
     try:
-        return status(options)
+        run: Callable[[argparse.Namespace], int] = getattr(options, "run", status)
+        return run(options)
     except PermissionError as error:
         print(f"heartgate: {error.filename}: {error.strerror} (only root may look)", file=sys.stderr)
         return FAILED
