@@ -164,14 +164,45 @@ def test_strange_files_are_no_devices(store: Store) -> None:
 def test_history_is_bounded_and_readable(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HISTORY_LIMIT", 2000)
     for number in range(200):
-        store.append_history("r0", {"at": number, "text": "x" * 50})
+        text = f'{{"at":{number},"before":null,"text":"{"x" * 30}"}}\n' if number % 3 == 0 else f'{{"at":{number}}}\n'
+        store.append_history("r0", text.encode())
     assert (store.directory / "r0.verdicts").stat().st_size <= 2100
+    assert store.read_history("r0").startswith(b'{"at":') and b'"before":' in store.read_history("r0").splitlines()[0]
     entries = store.history("r0")
-    assert entries[-1]["at"] == 199
-    assert [entry["at"] for entry in entries] == list(range(200 - len(entries), 200))
+    assert [entry["at"] for entry in entries] == list(range(entries[0]["at"], 199, 3)), "only those that tell what was before"
+    assert [entry["at"] for entry in store.history("r0", 2)] == [195, 198]
+
+
+def test_a_line_that_was_cut_off_does_not_spoil_the_next(store: Store) -> None:
     with (store.directory / "r0.verdicts").open("ab") as out:
         out.write(b'{"at":200,"te')  # power cut in the middle of a line
-    assert store.history("r0")[-1]["at"] == 199
+    store.append_history("r0", b'{"at":201,"before":null}\n')
+    assert [entry["at"] for entry in store.history("r0")] == [201]
+
+
+def test_a_history_that_cannot_be_written_whole_is_left_as_it_was(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.append_history("r0", b'{"at":1}\n')
+    written = []
+
+    def half(fd: int, data: bytes) -> int:
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(real(fd, data[:4]))
+        return 4
+
+    real = os.write
+    monkeypatch.setattr(module.os, "write", half)
+    with pytest.raises(OSError):
+        store.append_history("r0", b'{"at":2}\n')
+    monkeypatch.undo()
+    assert store.read_history("r0") == b'{"at":1}\n'
+
+
+def test_one_line_that_is_more_than_half_of_the_limit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HISTORY_LIMIT", 2000)
+    for number in range(3):
+        store.append_history("r0", f'{{"at":{number},"before":null,"text":"{"x" * 1500}"}}\n'.encode())
+    assert [entry["at"] for entry in store.history("r0")] == [2]
 
 
 def test_notes(store: Store) -> None:

@@ -34,7 +34,7 @@ _CODES = """
 
 """
 
-_EXITS: Tuple[Tuple[str, str], ...] = (
+EXITS: Tuple[Tuple[str, str], ...] = (
     (str(PEER_OUTDATED), "This node goes on: the peer has confirmed its block."),
     (str(PEER_FENCED), "This node goes on: the peer was fenced."),
     (str(STAY), "This node stays frozen, or the promotion is refused."),
@@ -56,7 +56,7 @@ def render() -> str:
         + _GUARDS
         + _table(("guard", "what it demands"), guards)
         + _CODES
-        + _table(("code", "meaning"), _EXITS)
+        + _table(("code", "meaning"), EXITS)
     )
 
 

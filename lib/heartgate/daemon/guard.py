@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, Union
 
 from heartgate.adapters.base import Driver
-from heartgate.core import codec, policy
+from heartgate.core import policy
 from heartgate.core.invariants import check_local
 from heartgate.core.model import (
     Action,
@@ -40,6 +40,7 @@ from heartgate.core.model import (
     State,
     Unblock,
 )
+from heartgate.daemon.history import History, now_us
 from heartgate.daemon.operations import Operations
 from heartgate.daemon.params import Params
 from heartgate.daemon.services import Services, why
@@ -88,6 +89,7 @@ class Guard:
         self.config = config
         self.params = params
         self.active = True  # the resource runs: what `monitor` says
+        self.history = History(services, config.device)
         self.operations = Operations(self, driver)
         self.persist_failure = ""
         self.broken: Tuple[str, ...] = ()  # invariants broken by the last step
@@ -121,7 +123,8 @@ class Guard:
         if broken:
             self._refuse("start", broken)
         else:
-            self._carry_out("start", None, actions)
+            self.history.start(self.config, record, self._state, actions)
+            self._carry_out(actions)
 
     def handle(self, event: Event) -> None:
         old = self.state
@@ -135,8 +138,10 @@ class Guard:
             return
         self.broken = ()
         self._state = new
+        if actions or new != old:
+            self.history.step(self.config, old, event, new, actions)
         if actions:
-            self._carry_out(event, old, actions)
+            self._carry_out(actions)
         if isinstance(event, (ReplicaChanged, BlockDone)) or old.record != new.record:
             self.operations.facts_changed()
         if old.record != new.record:
@@ -161,11 +166,10 @@ class Guard:
                 epoch=self.state.record.epoch,
                 event=repr(event)[:500],
             )
+            self.history.done("refused", False, f"{'; '.join(broken)}: on {event!r}")
         self.broken = broken
 
-    def _carry_out(self, event: Union[Event, str], old: Optional[State], actions: Tuple[Action, ...]) -> None:
-        if any(isinstance(action, (Persist, AnswerHandler)) for action in actions):
-            self._remember(event, old, actions)
+    def _carry_out(self, actions: Tuple[Action, ...]) -> None:
         self._pending.extend(actions)
         if len(self._pending) > PENDING_LIMIT:
             self._thin_out()
@@ -197,15 +201,17 @@ class Guard:
 
     def _persist(self, record: Record) -> None:
         self._writing = True
-        device, store = self.device, self.services.store
+        device, store, ordered_us = self.device, self.services.store, now_us()
         self.services.workers.submit(
             f"record:{device}",
             lambda: store.save_record(device, record),
-            lambda result: self._persisted(record, result),
+            lambda result: self._persisted(record, result, ordered_us),
             PERSIST_DEADLINE_S,
         )
 
-    def _persisted(self, record: Record, result: Union[None, Exception]) -> None:
+    def _persisted(self, record: Record, result: Union[None, Exception], ordered_us: int) -> None:
+        how = f"{record.standing.value}, epoch {record.epoch}" if result is None else why(result)
+        self.history.done("persist", result is None, how, now_us() - ordered_us)
         if result is None:
             self._writing = False
             if self.persist_failure:
@@ -231,32 +237,6 @@ class Guard:
         self._failures += 1
         self.services.loop.after(pause, lambda: self._persist(record))
 
-    def _remember(self, event: Union[Event, str], old: Optional[State], actions: Tuple[Action, ...]) -> None:
-        """For `explain`: the facts that went in and what came out. Losing it loses no safety, so nothing waits for
-        it."""
-        now = int(time.time() * 1000)
-        device, store, config, run = self.device, self.services.store, self.config, self.services.run
-
-        def write() -> None:
-            store.append_history(
-                device,
-                {
-                    "at": now,
-                    "run": run,
-                    "event": codec.value_to_json(event),
-                    "config": codec.value_to_json(config),
-                    "before": codec.value_to_json(old),
-                    "actions": codec.value_to_json(actions),
-                },
-            )
-
-        self.services.workers.submit(f"history:{device}", write, self._remembered, PERSIST_DEADLINE_S)
-
-    def _remembered(self, result: Union[None, Exception]) -> None:
-        if result is not None:
-            text = f"{self.device}: cannot write the history: {why(result)}"
-            self.services.journal.send("action-failed", text, device=self.device, action="history")
-
     def _send(self, action: Send) -> None:
         self.outside.send(action.message)
 
@@ -264,6 +244,7 @@ class Guard:
         record = self.state.record
         reason = f"standing {record.standing.value}, epoch {record.epoch}"
         self.outside.answer(action.handler, action.code, reason)
+        self.history.done("answer", True, f"{action.handler} {action.code}")
 
     def _ask_fence(self, action: AskFence) -> None:
         self.outside.ask_fence(self, action.node, action.epoch)

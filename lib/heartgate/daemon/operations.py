@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Union
 from heartgate.adapters.base import Driver, Outcome
 from heartgate.core.fold import FAILED_BLOCK
 from heartgate.core.model import UNKNOWN_REPLICA, BlockDone, Link, Replica, Role, Standing
+from heartgate.daemon.history import now_us
 from heartgate.daemon.loop import Timer
 from heartgate.daemon.services import FlushResult, why
 from heartgate.daemon.workers import TimedOut
@@ -47,6 +48,7 @@ class Operations:
         self._enforce_timer: Optional[Timer] = None
         self._flush_epoch: Optional[int] = None
         self._releasing = False
+        self._took_us = 0  # of the operation whose answer is being looked at
 
     # --- orders of the policy
 
@@ -232,6 +234,8 @@ class Operations:
                 epoch=epoch,
                 target=result["target"],
             )
+            how, took_us = f"{result['target']}: {result['how']}", int(str(result["elapsed_ms"])) * 1000
+            self._guard.history.done("flush", bool(result["ok"]), how, took_us)
         if results:
             self._guard.outside.publish(f"{device}-flush", "failed" if failed else None)
 
@@ -254,10 +258,15 @@ class Operations:
     def _do(
         self, work: Callable[[Driver, Replica], Outcome], done: Callable[[Answer], None], deadline_s: float
     ) -> None:
-        driver, guard = self.driver, self._guard
+        driver, guard, ordered_us = self.driver, self._guard, now_us()
+
+        def timed(answer: Answer) -> None:
+            self._took_us = now_us() - ordered_us
+            done(answer)
+
         # The facts are read when the operation starts, not when it was ordered: others may run before it.
         self._services.workers.submit(
-            f"driver:{guard.device}", lambda: work(driver, guard.state.replica), done, deadline_s
+            f"driver:{guard.device}", lambda: work(driver, guard.state.replica), timed, deadline_s
         )
 
     def _retry(
@@ -283,6 +292,7 @@ class Operations:
             action=name,
             how=why(answer),
         )
+        self._guard.history.done(name, ok, why(answer), self._took_us)
 
 
 def _flushed(result: FlushResult) -> Dict[str, object]:

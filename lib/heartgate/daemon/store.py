@@ -131,6 +131,10 @@ class Store:
         """Devices with a record."""
         return self._with_suffix(".state")
 
+    def histories(self) -> List[str]:
+        """Devices with a history."""
+        return self._with_suffix(".verdicts")
+
     # --- things worth keeping, whose loss changes nothing
 
     def save_note(self, device: str, suffix: str, body: object) -> None:
@@ -144,26 +148,39 @@ class Store:
         except (OSError, CodecError):
             return None
 
-    def append_history(self, device: str, entry: object) -> None:
-        """One line of the history of verdicts; the older half goes when it has grown too long. Raises OSError."""
+    def append_history(self, device: str, lines: bytes) -> None:
+        """Whole lines at the end of the history (`heartgate.core.replay`); the older half goes when it has grown too
+        long. Raises OSError, and has written nothing then if that can be helped."""
         path = self._path(f"{device}.verdicts")
-        line = codec.to_json(entry) + b"\n"
-        with open(path, "ab", opener=_private) as out:
-            size = out.tell()
-            out.write(line)
-        if size + len(line) > HISTORY_LIMIT:
+        with open(path, "a+b", buffering=0, opener=_private) as out:
+            size = out.seek(0, os.SEEK_END)
+            if size:
+                out.seek(size - 1)
+                if out.read(1) != b"\n":  # power was lost in the middle of a line: it must not spoil this one
+                    lines = b"\n" + lines
+            try:
+                _write_all(out.fileno(), lines)
+            except OSError:
+                out.truncate(size)
+                raise
+        if size + len(lines) > HISTORY_LIMIT:
             self._shorten(path)
 
     def history(self, device: str, last: int = 100) -> List[Any]:
-        """The last entries, oldest first; lines that cannot be read (a cut-off last one) are left out."""
-        data = self._read(f"{device}.verdicts", 4 * HISTORY_LIMIT) or b""
+        """The last entries that tell what was known before them (the verdicts), oldest first; lines that cannot be read
+        are left out."""
+        lines = [line for line in self.read_history(device).splitlines() if b'"before":' in line]
         entries: List[Any] = []
-        for line in data.splitlines()[-last:]:
+        for line in lines[-last:]:
             try:
                 entries.append(codec.parse_json(line, HISTORY_LIMIT))
             except CodecError:
                 continue
         return entries
+
+    def read_history(self, device: str) -> bytes:
+        """The whole history as it is in the file, b"" if there is none. Raises OSError."""
+        return self._read(f"{device}.verdicts", 4 * HISTORY_LIMIT) or b""
 
     # --- files
 
@@ -225,8 +242,17 @@ class Store:
             os.close(fd)
 
     def _shorten(self, path: Path) -> None:
+        """What is left begins with an entry that tells what was known before it: without that there is no replay."""
         data = path.read_bytes()
-        keep = data[data.index(b"\n", len(data) // 2) + 1 :]
+        half = len(data) // 2
+        start = data.find(b"\n", half) + 1 or len(data)
+        keep, place = data[start:], start
+        while place < len(data):
+            end = data.find(b"\n", place) + 1 or len(data)
+            if b'"before":' in data[place:end]:
+                keep = data[place:]
+                break
+            place = end
         temporary = path.with_name(f".{path.name}.new")
         with open(temporary, "wb", opener=_private) as out:
             out.write(keep)
