@@ -153,6 +153,8 @@ class Daemon:
         self.words.heard(heard.message)
         if guard.state.message_of(heard.message.sender) != heard.message:  # a mere repetition tells nothing
             guard.handle(heard)
+        else:
+            guard.contacts.still_there(heard.message.sender)
         return True
 
     def _send(self, message: Message) -> None:
