@@ -24,7 +24,7 @@ Change = Tuple[str, Optional[bool]]
 def carrier_of(message: Any) -> Optional[bool]:
     """Carrier that an RTM_NEWLINK tells: its IFLA_CARRIER, else the operational state, else the flags. None when it
     says nothing."""
-    attributes = _attributes(message)
+    attributes = attributes_of(message)
     carrier = attributes.get("IFLA_CARRIER")
     flags = _get(message, "flags")
     if isinstance(flags, int) and not flags & IFF_UP:
@@ -38,7 +38,7 @@ def carrier_of(message: Any) -> Optional[bool]:
 
 
 def name_of(message: Any) -> Optional[str]:
-    name = _attributes(message).get("IFLA_IFNAME")
+    name = attributes_of(message).get("IFLA_IFNAME")
     return name if isinstance(name, str) else None
 
 
@@ -49,7 +49,7 @@ def _get(message: Any, key: str) -> Any:
         return None
 
 
-def _attributes(message: Any) -> Dict[str, Any]:
+def attributes_of(message: Any) -> Dict[str, Any]:
     """pyroute2's attrs: a list of pairs (0.5 to 0.9 alike; a pair may have a third item)."""
     attributes = _get(message, "attrs")
     found: Dict[str, Any] = {}

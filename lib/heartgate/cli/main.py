@@ -1,4 +1,4 @@
-"""`heartgate status`, `heartgate budget`, `heartgate version`."""
+"""`heartgate status`, `check`, `facts`, `spof`, `budget`, `version`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from heartgate import __version__
-from heartgate.cli import budget
+from heartgate.cli import budget, check, facts, spof
 from heartgate.cli.show import page
 from heartgate.daemon import client
 from heartgate.daemon.status import of_store
@@ -32,7 +32,7 @@ NO_DEVICE = 5
 def arguments(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="heartgate",
-        description="Shows what heartgate has decided on this node, and why.",
+        description="Shows what heartgate has decided on this node, and why; checks heartbeat links.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -48,7 +48,10 @@ def arguments(argv: Optional[List[str]] = None) -> argparse.Namespace:
     status.add_argument("--json", action="store_true", help="everything, for programs")
     status.add_argument("--socket", default=client.SOCKET, help=argparse.SUPPRESS)
     status.add_argument("--state-dir", type=Path, default=STATE_DIR, help=argparse.SUPPRESS)
+    spof.add_arguments(commands.add_parser("spof", help="the smallest sets of parts whose loss cuts the links between the nodes"))
     budget.add_arguments(commands.add_parser("budget", help="whether the stack's time limits fit together, and what to change"))
+    check.add_arguments(commands.add_parser("check", help="the heartbeat links of this node and its peer against the rules"))
+    facts.add_arguments(commands.add_parser("facts", help="this node's interfaces and their surroundings, for check on the peer"))
     commands.add_parser("version", help="the version")
     return parser.parse_args(argv)
 
@@ -90,8 +93,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     if options.command == "version":
         print(f"heartgate {__version__}")
         return OK
-    if options.command == "budget":
-        return budget.run(options)
+    looks = {"check": check.run, "facts": facts.run, "spof": spof.run, "budget": budget.run}
+    if options.command in looks:
+        return looks[options.command](options)
     try:
         return status(options)
     except PermissionError as error:
