@@ -100,8 +100,15 @@ def test_no_peer_and_no_sync() -> None:
     one = host("a", port("x0", "0000:01:00.0"))
     alone = Plan((one,), (Link((End(one, "x0"),)),), None)
     said = {(each.rule, each.subject) for each in spof_from_facts.findings(alone)}
-    assert {("spof-unknown", "sync links"), ("spof-unknown", "other the peer's end of peer")} <= said
+    assert {("spof-unknown", "sync links"), ("spof-unknown", "adapter behind x0 of peer")} <= said
     assert spof_from_facts.findings(Plan((one,), ())) == ()
+
+
+@pytest.mark.req("A9")
+def test_without_the_peers_facts_nothing_is_taken_for_shared() -> None:
+    one = host("a", port("x0", "0000:01:00.0"), port("x1", "0000:02:00.0"))
+    alone = Plan((one,), tuple(Link((End(one, name),)) for name in ("x0", "x1")), (Link((End(one, "x1"),)),))
+    assert {each.rule for each in spof_from_facts.findings(alone)} == {"spof-sync", "spof-sets", "spof-unknown"}
 
 
 names = st.sampled_from(["x0", "x1", "x2", "x3"])

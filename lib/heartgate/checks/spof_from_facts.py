@@ -57,10 +57,12 @@ class _Builder:
     def channel(self, link: Link, carries: Tuple[str, ...]) -> Channel:
         needs: List[Need] = [self._interface(end.host, end.name, frozenset()) for end in link.ends]
         nodes = [end.host.host for end in link.ends]
-        if len(nodes) == 1:
-            nodes.append("peer")
-            needs.append(self._add(Part("peer", "the peer's end", "other", "peer", None, True, "its facts are not there")))
         label = link.subject
+        if len(nodes) == 1:
+            # One for each link: what is not known is not shared either.
+            nodes.append("peer")
+            unknown = "the peer's facts are not there"
+            needs.append(self._add(Part(f"peer/{label}", f"behind {label}", "adapter", "peer", None, True, unknown)))
         ident = f"{'+'.join(carries)}:{label}"
         return Channel(ident, label, (nodes[0], nodes[1]), carries, All(tuple(needs)))
 
