@@ -155,3 +155,13 @@ def test_what_is_needed_is_enough_and_nothing_of_it_can_stay(
     if linear.feasible(system, {name: value for name, value in given_values.items() if name not in names}):
         assert linear.feasible(system, fixed)
         assert not any(linear.feasible(system, {**fixed, name: given_values[name]}) for name in needed)
+
+
+def test_what_hangs_together_is_solved_together() -> None:
+    """a < b, b <= c, a >= 5: the third has to do with the first by way of a piece that the second was added to."""
+    one, two = Fraction(1), Fraction(-1)
+    order, least = constraint({"a": one, "b": two}, two), constraint({"a": two}, Fraction(-5))
+    system = [order, constraint({"b": one, "c": two}, Fraction(0)), least]
+    before = {"a": one, "b": one, "c": Fraction(9)}
+    found = linear.smallest_change(system, before, dict.fromkeys("abc", one))
+    assert found == {"a": Fraction(5), "b": Fraction(6)}

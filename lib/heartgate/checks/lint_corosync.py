@@ -151,7 +151,7 @@ def _nodes(conf: CorosyncConf, report: Reporter) -> Iterator[Finding]:
     used: Dict[str, Tuple[str, int, int]] = {}
     for node in conf.nodes:
         label = node.name or f"the node of line {node.line}"
-        if not node.name or node.nodeid in (None, 0):
+        if not node.name or (node.nodeid in (None, 0) and conf.transport == "knet"):
             what = "name" if not node.name else "nodeid above 0"
             remedy = f"add {what.split()[0]}: ... to the node"
             yield report.found("corosync-node", "corosync.conf", f"no {what} in node {{ }} at {conf.where(node.line)}", remedy)
