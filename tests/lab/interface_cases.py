@@ -159,7 +159,7 @@ CASES: Tuple[Case, ...] = (
             "link set bond0 up",
         ),
         "bond0",
-        {"bond.active": "p0"},
+        {"bond.miimon_ms": 0, "bond.members": ["p0"]},
         {"bond-members": "warning"},
     ),
     *_over("vlan", "id 5", "vlan"),

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Set, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
 import pytest
 
@@ -178,6 +179,31 @@ def test_what_differs_is_found(pair: Tuple[Space, Space], tmp_path: Path) -> Non
     assert "link 0 (10.77.1.1 to 10.77.1.2) has its address on hb0 of nodea, but the kernel sends it by client0" in told
 
 
+@pytest.mark.parametrize("port, said", [(5405, None), (5999, "does not listen on {} for link 0")])
+@pytest.mark.parametrize("ours, theirs", [("10.77.1.1", "10.77.1.2"), ("fd77::1", "fd77::2")])
+def test_whether_corosync_listens_there(
+    pair: Tuple[Space, Space], tmp_path: Path, ours: str, theirs: str, port: int, said: Optional[str]
+) -> None:
+    """A process called corosync with a socket on the link's address: on Corosync's port, or on another."""
+    one, two = pair
+    one.ip("address add fd77::1/64 dev hb0 nodad")
+    two.ip("address add fd77::2/64 dev hb0 nodad")
+    shutil.copy(Path(PYTHON).resolve(), tmp_path / "corosync")
+    family = "AF_INET6" if ":" in ours else "AF_INET"
+    program = f"import socket, time; s=socket.socket(socket.{family}, socket.SOCK_DGRAM); s.bind(('{ours}', {port})); "
+    program += "print('bound', flush=True); time.sleep(60)"
+    command = one.enter([str(tmp_path / "corosync"), "-c", program])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listening:
+        try:
+            assert listening.stdout and listening.stdout.readline() == "bound\n"
+            words = ("--heartbeat", "hb0", "--listen", "0", "--corosync-conf", conf(tmp_path, ours, theirs))
+            _, findings, _ = check(one, *words)
+        finally:
+            listening.kill()
+    told = [each["evidence"] for each in findings if each["rule"] == "corosync-link"]
+    assert told == [] if said is None else said.format(ours) in told[0], told
+
+
 @pytest.mark.req("C7")
 def test_names_that_resolve_to_nothing_or_to_loopback(pair: Tuple[Space, Space], tmp_path: Path) -> None:
     one, two = pair
@@ -196,7 +222,7 @@ def test_names_that_resolve_to_nothing_or_to_loopback(pair: Tuple[Space, Space],
 
 
 def test_groups_of_switches_are_joined_while_listening_only(pair: Tuple[Space, Space]) -> None:
-    """Without them an adapter drops LLDP and spanning tree. A link that goes away while it is listened to is unknown, not silent."""
+    """Without them an adapter drops LLDP and spanning tree. A link that goes away meanwhile is unknown, not silent."""
     one, _ = pair
 
     def groups() -> Set[str]:

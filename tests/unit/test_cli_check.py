@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from heartgate.cli.check import sources
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = "lo"
+PYTHON = "/usr/bin/python3"
+MAIN = "import sys; from heartgate.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: str) -> Tuple[int, str, str]:
@@ -148,7 +151,7 @@ def test_bad_facts(capsys: pytest.CaptureFixture[str], tmp_path: Path, content: 
         ("echo 'heartgate: command not found' >&2; exit 127", "there is no heartgate"),
         ("echo \"heartgate: error: invalid choice: 'facts'\" >&2; exit 2", "does not know `facts` as this one does"),
         ("exit 1", "failed there with code 1"),
-        ("cat \"$(dirname $0)/peer.json\"; exit 1", "failed there with code 1"),
+        ('cat "$(dirname $0)/peer.json"; exit 1', "failed there with code 1"),
         ("kill -9 $$", "failed there with code -9"),
         ("printf '\\033[2Jbad' >&2; exit 255", "(?[2Jbad)"),
     ],
@@ -223,6 +226,31 @@ def test_progress_only_for_those_who_wait(tmp_path: Path) -> None:
             [*argv, "--listen", seconds], env=environment, capture_output=True, text=True, timeout=60, check=False
         )
         assert ("listening on lo" in done.stderr) is waited, done.stderr
+
+
+def test_interrupted(tmp_path: Path) -> None:
+    """While it waits for a peer: no traceback, and its own exit code."""
+    argv = [
+        PYTHON,
+        "-c",
+        MAIN,
+        "check",
+        "--heartbeat",
+        "lo",
+        "--listen",
+        "0",
+        "--peer",
+        "nodeb",
+        "--ssh",
+        program(tmp_path, "exec sleep 5"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "lib")}
+    with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stderr
+        assert running.stderr.readline() == "waiting for nodeb\n"
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=20)
+    assert (running.returncode, out) == (130, "") and "interrupted" in err and "Traceback" not in err
 
 
 # --- the table

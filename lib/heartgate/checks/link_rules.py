@@ -151,14 +151,10 @@ def _bound(link: Link, end: End, info: RuleInfo) -> Findings:
         for upper in above:
             if upper is not None and upper.kind in SWITCHES and upper.name not in (inside | told):
                 told.add(upper.name)
-                place = "a port of" if upper.name == item.master else "below"
-                yield about(
-                    info,
-                    link,
-                    (end,),
-                    f"{item.name} is {place} {upper.name}, {SWITCHES[upper.kind]}",
-                    f"take {item.name} out of {upper.name}; {OWN_ADAPTER}",
-                )
+                port = upper.name == item.master
+                where = f"{item.name} of {end.host.host} is {'a port of' if port else 'below'} {upper.name}, {SWITCHES[upper.kind]}"
+                remedy = f"take {item.name} out of {upper.name}" if port else f"move {upper.name} to another adapter"
+                yield about(info, link, (end,), where, f"{remedy}; {OWN_ADAPTER}")
 
 
 # --- B4 --------------------------------------------------------------------------------------------------------------

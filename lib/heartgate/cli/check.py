@@ -12,6 +12,7 @@ import re
 import shlex
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
@@ -173,7 +174,7 @@ def _must_be_another(local: HostFacts, peer: HostFacts) -> None:
     if mine and mine == theirs:
         raise CouldNotLook("the peer's facts are those of this very host: it has the same adapters. Give the other node's")
     if local.host == peer.host:
-        raise CouldNotLook(f"the peer's facts have this host's name {local.host}: give the other node's (and two nodes two names)")
+        raise CouldNotLook(f"the peer's facts have this host's name {local.host}: give the other node's and each a name")
 
 
 class Asking:
@@ -204,7 +205,7 @@ class Asking:
         """Raises CouldNotLook."""
         from heartgate.checks.facts_codec import FactsError, decode
 
-        self._thread.join(self._timeout_s + 5)
+        self._wait()
         result = self._result[0]
         if result is None:
             raise CouldNotLook(f"{self._host}: ssh does not end")
@@ -215,6 +216,16 @@ class Asking:
             return decode(output.encode("utf-8", "surrogateescape"))
         except FactsError as error:
             raise CouldNotLook(f"{self._host}: what `heartgate facts` printed there cannot be used: {error}") from error
+
+    def _wait(self) -> None:
+        from heartgate.cli.progress import Progress
+
+        progress = Progress()
+        deadline = time.monotonic() + self._timeout_s + 5
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            progress(f"waiting for {self._host}")
+            self._thread.join(0.5)
+        progress.done()
 
     def _why(self, code: int, errors: str) -> str:
         from heartgate.checks.model import printable

@@ -27,6 +27,7 @@ EPILOG = """Exit codes of status:
   4  heartgated does not run (what is persisted is shown)
   5  no such device"""
 NO_DEVICE = 5
+INTERRUPTED = 130  # as a shell has it
 
 
 def arguments(argv: Optional[List[str]] = None) -> argparse.Namespace:
@@ -95,7 +96,11 @@ def main(argv: Optional[List[str]] = None) -> int:
         return OK
     looks = {"check": check.run, "facts": facts.run, "spof": spof.run, "budget": budget.run}
     if options.command in looks:
-        return looks[options.command](options)
+        try:
+            return looks[options.command](options)
+        except KeyboardInterrupt:
+            print(f"\nheartgate {options.command}: interrupted", file=sys.stderr)
+            return INTERRUPTED
     try:
         return status(options)
     except PermissionError as error:
