@@ -50,9 +50,14 @@ class Source(NamedTuple):
 
 
 def sources() -> Tuple[Source, ...]:
-    from heartgate.checks import heartbeat_rules
+    from heartgate.checks import heartbeat_rules, spof_from_facts
+    from heartgate.cli import configuration
 
-    return (Source(heartbeat_rules.RULES, lambda looked: heartbeat_rules.judge(looked.plan)),)
+    return (
+        Source(heartbeat_rules.RULES, lambda looked: heartbeat_rules.judge(looked.plan)),
+        Source(spof_from_facts.RULES, lambda looked: spof_from_facts.findings(looked.plan)),
+        Source(configuration.rules(), lambda looked: configuration.findings(looked.options.corosync_conf)),
+    )
 
 
 def add_arguments(commands: Any) -> None:
@@ -110,7 +115,7 @@ def add_arguments(commands: Any) -> None:
         parser.print_usage(sys.stderr)
         parser.exit(COULD_NOT_LOOK, f"{parser.prog}: error: {message}\n")
 
-    parser.error = error  # type: ignore[method-assign, assignment]
+    parser.error = error
 
 
 def run(options: argparse.Namespace) -> int:

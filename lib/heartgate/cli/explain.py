@@ -57,17 +57,6 @@ def add_arguments(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def joined(argv: List[str]) -> List[str]:
-    """`--at -10min` would be two options for argparse."""
-    out: List[str] = []
-    for word in argv:
-        if out and out[-1] == "--at" and word[:1] == "-" and word[1:2].isdigit():
-            out[-1] = f"--at={word}"
-        else:
-            out.append(word)
-    return out
-
-
 def run(options: argparse.Namespace) -> int:
     store, device = Store(options.state_dir, create=False), options.device
     try:

@@ -17,6 +17,7 @@ COMMANDS = {
     "check": "check",
     "facts": "facts",
     "budget": "budget",
+    "spof": "spof",
     "heartbeat": "heartbeat",
     "discover": "discover",
 }
@@ -34,9 +35,20 @@ def parser(words: List[str]) -> argparse.ArgumentParser:
     return made
 
 
+def joined(words: List[str]) -> List[str]:
+    """`--at -10min` would be two options for argparse."""
+    out: List[str] = []
+    for word in words:
+        if out and out[-1] == "--at" and word[:1] == "-" and word[1:2].isdigit():
+            out[-1] = f"--at={word}"
+        else:
+            out.append(word)
+    return out
+
+
 def main(argv: Optional[List[str]] = None) -> int:
-    words = sys.argv[1:] if argv is None else argv
-    options = parser(words).parse_args(words)
+    words = list(sys.argv[1:] if argv is None else argv)
+    options = parser(words).parse_args(joined(words))
     if options.command == "version":
         print(f"heartgate {__version__}")
         return 0
