@@ -25,6 +25,8 @@ class NsStage:
         self.active = active
 
     def fencing(self, mode: str, delay_s: float = 0.0) -> None:
+        if mode == "slow":  # rank_delay has to be longer than the power agent takes
+            set_rank_delay(self.cluster, delay_s + 5)
         self.lab.fencing(mode, delay_s=delay_s)
 
     def shots(self) -> List[Shot]:
@@ -52,11 +54,18 @@ class NsStage:
         return {node: len(host.missing(self.lab, node)) for node in NODES}
 
 
+def set_rank_delay(cluster: NsCluster, seconds: float) -> None:
+    needed = {"rank_delay": seconds, "pcmk_off_timeout": 4 * seconds + 20, "pcmk_reboot_timeout": 4 * seconds + 20}
+    for name, value in needed.items():
+        cluster.nodes["nodea"].run(["crm_resource", "--resource", "gate", "--set-parameter", name, "--parameter-value", f"{value:g}"])
+
+
 @pytest.mark.req("A7", "A8", "D6", "E1", "E7", "D8")
 @pytest.mark.parametrize("active", NODES)
 @pytest.mark.parametrize("order", sorted(ORDERS))
 def test_one_serves_and_nothing_is_lost(cluster: NsCluster, order: str, active: str) -> None:
     cluster.set_up(policy="active-first", active=active, gate=True)
+    set_rank_delay(cluster, 3)
     stage = NsStage(cluster, active)
     started = time.monotonic()
     wait_until("writes", lambda: len(stage.acks(started)) >= 10, timeout_s=10)

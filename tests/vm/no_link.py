@@ -34,6 +34,10 @@ class VmStage:
         self.stock = stock
 
     def fencing(self, mode: str, delay_s: float = 0.0) -> None:
+        if mode == "slow" and not self.stock:  # rank_delay has to be longer than the power agent takes
+            for name, value in (("rank_delay", delay_s + 15), ("pcmk_off_timeout", 300), ("pcmk_reboot_timeout", 300)):
+                argv = ["crm_resource", "--resource", "gate", "--set-parameter", name, "--parameter-value", f"{value:g}"]
+                self.ha.nodes["nodea"].run(argv, timeout_s=60)
         faults = self.lab.fence_faults
         faults.unreachable_from = set(NODES) if mode == "unreachable" else set()
         faults.fail, faults.delay_s = mode == "failing", delay_s if mode == "slow" else 0.0
