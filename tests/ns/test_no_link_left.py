@@ -57,7 +57,8 @@ class NsStage:
 def set_rank_delay(cluster: NsCluster, seconds: float) -> None:
     needed = {"rank_delay": seconds, "pcmk_off_timeout": 4 * seconds + 20, "pcmk_reboot_timeout": 4 * seconds + 20}
     for name, value in needed.items():
-        cluster.nodes["nodea"].run(["crm_resource", "--resource", "gate", "--set-parameter", name, "--parameter-value", f"{value:g}"])
+        argv = ["crm_resource", "--resource", "gate", "--set-parameter", name, "--parameter-value", f"{value:g}"]
+        cluster.nodes["nodea"].run(argv)
 
 
 @pytest.mark.req("A7", "A8", "D6", "E1", "E7", "D8")
