@@ -7,6 +7,7 @@ from typing import Any, Dict, Iterator, List
 
 import pytest
 
+from heartgate.checks import corosync_edit
 from tests.lab.api import Result, wait_until
 from tests.lab.ns.lab import DEFAULT_INSTALL, NsLab, NsNode
 from tests.ns import heartbeat_lab
@@ -267,7 +268,7 @@ def test_through_pcs_where_pcsd_runs(hb: HeartbeatLab) -> None:
         hb.lab.mend("client0")
         done = beat(hb.a, "add", "nodea-c0", "nodeb-c0", timeout_s=200)
         assert done.rc == 0 and "by pcs" in done.stderr and hb.links() == (THREE, THREE), done
-        assert "knet_ping_interval: 100" in hb.text(hb.b).split("linknumber: 2")[1]
+        assert corosync_edit.link_options(hb.text(hb.b), 2)["knet_ping_interval"] == "100"
         done = beat(hb.b, "remove", "nodea-c0", "nodeb-c0", timeout_s=200)
         assert done.rc == 0 and hb.links() == (BOTH, BOTH) and not hb.kept(hb.b), done
         hb.stop_pcsd(hb.b)  # then pcs would change one node alone: ssh it is
