@@ -155,6 +155,11 @@ class LazyMessage:
         return value
 
     @property
+    def promised_to(self) -> str:
+        value: str = self._read("promised_to")
+        return value
+
+    @property
     def generation(self) -> str:
         return GENERATIONS[self._read("data")][0]
 

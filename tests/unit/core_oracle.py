@@ -60,13 +60,24 @@ def best_set(messages: Messages, order: Sequence[str], always: Sequence[str] = (
     return (*always, *best)
 
 
+def place(messages: Messages, node: str) -> int:
+    """The epoch that a claim is worth. One that serves and has agreed to another one's question, which serves as well, has
+    that one's until the question is decided."""
+    said = messages[node]
+    serving = (Standing.SYNCED, Standing.SOLO)
+    asked_by = said.promised_to if said.standing in serving else ""
+    if asked_by in messages and messages[asked_by].standing in serving:
+        return int(messages[asked_by].epoch)
+    return int(said.epoch)
+
+
 def verdict(policy: Rank, priorities: Mapping[str, int], messages: Messages) -> Result:
     """What should change: (situation, keep set), or None. Messages only of nodes that can be heard."""
     claims = {Standing.SYNCED, Standing.SOLO, Standing.DECIDING}
     claiming = [n for n in messages if messages[n].standing in claims]
     if claiming:
-        top = max(messages[n].epoch for n in claiming)
-        claiming = [n for n in claiming if messages[n].epoch == top]
+        top = max(place(messages, n) for n in claiming)
+        claiming = [n for n in claiming if place(messages, n) == top]
         if all(messages[n].standing != Standing.DECIDING for n in claiming):
             return _reunion(policy, priorities, messages, claiming, top)
         candidates = [n for n in claiming if messages[n].disk == Disk.UPTODATE]
@@ -78,7 +89,7 @@ def verdict(policy: Rank, priorities: Mapping[str, int], messages: Messages) -> 
 
 
 def _reunion(policy: Rank, priorities: Mapping[str, int], messages: Messages, serving: List[str], epoch: int) -> Result:
-    """Readmit who is up to date and connected to everybody who serves, unless a node counted in already is missing."""
+    """Readmit who is up to date and connected to everybody who serves, unless a node counted in already would be left out."""
     returning = [
         n
         for n in messages
@@ -89,12 +100,14 @@ def _reunion(policy: Rank, priorities: Mapping[str, int], messages: Messages, se
     counted: set[str] = set()
     for node in serving:
         counted |= set(messages[node].in_sync)
-    # Counted in, and behind in its epoch: it will join by itself.
-    waiting_for_word = {n for n in returning if n in counted and messages[n].epoch < epoch}
-    if set(returning) == waiting_for_word or not counted <= set(serving) | set(returning):
-        return None
+    # Counted in, and behind in its epoch: it will join by itself, unless somebody has only agreed to that.
+    undecided = any(messages[n].promised_to for n in serving)
+    waiting_for_word = {n for n in returning if n in counted and messages[n].epoch < epoch and not undecided}
     first = rank_order(policy, priorities, messages, serving)
-    return "reunion", best_set(messages, rank_order(policy, priorities, messages, returning), first)
+    together = best_set(messages, rank_order(policy, priorities, messages, returning), first)
+    if set(returning) == waiting_for_word or not counted <= set(together):
+        return None
+    return "reunion", together
 
 
 def _meeting(policy: Rank, priorities: Mapping[str, int], messages: Messages) -> Result:

@@ -64,6 +64,7 @@ def messages(sender: str = "nodea", run: str = "run1") -> st.SearchStrategy[Mess
         links=st.lists(links, max_size=4).map(tuple),
         ask=st.one_of(st.none(), asks),
         answers=st.lists(answers, max_size=4).map(tuple),
+        promised_to=st.one_of(st.just(""), names),
     )
 
 

@@ -40,11 +40,6 @@ def test_word_about_an_earlier_run_drops_nothing() -> None:
 
 
 @pytest.mark.req("A10")
-@pytest.mark.xfail(
-    strict=True,
-    reason="liveness: nodec, connected to both, stays synced and so does not accept a keep set without the blocked "
-    "nodeb: rule accept takes only a set larger than its in_sync, and no rule takes nodec to deciding",
-)
 def test_chain_of_three_comes_to_a_verdict() -> None:
     cluster, _ = play(
         """

@@ -49,6 +49,7 @@ def two_node_fields(priorities: Mapping[str, int]) -> Dict[Key, Sequence[Any]]:
         fields[(node, "disk")] = tuple(Disk)
         fields[(node, "role")] = tuple(Role)
         fields[(node, "data")] = ("", "old", "new", "fork")
+        fields[(node, "promised_to")] = ("",)  # with two, nobody serves with another one when somebody comes back
         for peer in priorities:
             if peer != node:
                 fields[(f"{node}>{peer}", "reported")] = (True, False)
@@ -76,6 +77,7 @@ def three_node_fields(priorities: Mapping[str, int]) -> Dict[Key, Sequence[Any]]
         fields[(node, "disk")] = (Disk.UPTODATE, Disk.OUTDATED, Disk.INCONSISTENT, Disk.UNKNOWN)
         fields[(node, "role")] = (Role.PRIMARY, Role.SECONDARY)
         fields[(node, "data")] = ("",)
+        fields[(node, "promised_to")] = ("", next(n for n in priorities if n != node))
     for one, other in combinations(everybody, 2):
         fields[(f"{one}-{other}", "contact")] = (True, False)
     return fields
@@ -116,10 +118,10 @@ def check_keep_set(
             assert message.disk in WITH_DATA, f"{node} is kept with {message.disk} data"
             assert not reunion or message.disk is Disk.UPTODATE, f"{node} is readmitted with {message.disk} data"
     if plan.situation is verdict.Situation.SPLIT and rank is Rank.PRIORITY:
-        newest = max(m.epoch for m in messages.values() if m.standing in CLAIMS)
+        newest = max(core_oracle.place(messages, n) for n, m in messages.items() if m.standing in CLAIMS)
         better = [n for n in messages if priorities[n] < priorities[plan.leader]]
         for node in better:
-            fit = messages[node].standing in CLAIMS and messages[node].epoch == newest
+            fit = messages[node].standing in CLAIMS and core_oracle.place(messages, node) == newest
             assert not (fit and messages[node].disk is Disk.UPTODATE), f"{node} has the better priority and lost"
 
 

@@ -210,6 +210,8 @@ def encode_message(message: Message) -> bytes:
         body["q"] = tuple(message.ask)
     if message.answers:
         body["w"] = [tuple(answer) for answer in message.answers]
+    if message.promised_to:
+        body["p"] = message.promised_to
     return to_json(body)
 
 
@@ -246,7 +248,7 @@ def _check_version(version: object, ours: int, what: str) -> None:
 
 
 def _message(body: object, sender: str, run: str) -> Message:
-    fields = _fields(body, "message", "dseiko", "galqw")
+    fields = _fields(body, "message", "dseiko", "galpqw")
     return Message(
         device=_name(fields["d"], "device"),
         sender=sender,
@@ -261,6 +263,7 @@ def _message(body: object, sender: str, run: str) -> Message:
         links=_rows(fields.get("l", []), "link", 5, _link),
         ask=_ask(fields.get("q")),
         answers=_rows(fields.get("w", []), "answer", 5, _answer),
+        promised_to=_optional_name(fields.get("p", ""), "promised_to"),
     )
 
 

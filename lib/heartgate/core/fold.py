@@ -54,6 +54,7 @@ def message(config: Config, state: State) -> Message:
         state.links,
         state.round.ask if state.round else None,
         state.answers,
+        record.promised_to,
     )
 
 

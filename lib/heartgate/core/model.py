@@ -128,7 +128,8 @@ class Record(NamedTuple):
 
     in_sync: the nodes that may serve at this epoch, sorted. proofs: for `solo` (and a part of the replicas in `synced`), why each
     other replica may not; fencing proofs got under this epoch are kept in every standing. boot: the boot id under which
-    this was written. promised_to: for `blocked`, to whom that was confirmed.
+    this was written. promised_to: for `blocked`, to whom that was confirmed; for one that serves with others, whose question
+    it has agreed to: it needs those who come back too, but they are not back before that one commits.
     """
 
     standing: Standing
@@ -235,6 +236,7 @@ class Message(NamedTuple):
     links: Tuple[LinkReport, ...]
     ask: Optional[Ask] = None
     answers: Tuple[Answer, ...] = ()
+    promised_to: str = ""  # as in the record
 
     def link_to(self, node: str) -> Optional[LinkReport]:
         for report in self.links:

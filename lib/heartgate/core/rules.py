@@ -112,7 +112,35 @@ def _loss(config: Config, state: State) -> Effect:
         return None
     if not any(lost(config, state, node) for node in _others(config, record.in_sync)):
         return None
-    return _settled(state, record._replace(standing=Standing.DECIDING)), ()
+    return _settled(state, record._replace(standing=Standing.DECIDING, promised_to="")), ()
+
+
+def _others_lost(config: Config, state: State) -> bool:
+    """Two others have lost each other (one of them says so), and the verdict leaves out one that this node counts in. With
+    two replicas there are no two others."""
+    planned = _planned(config, state)
+    if planned is None or planned.situation is not verdict.Situation.SPLIT:
+        return False
+    left_out = [n for n in _others(config, state.record.in_sync) if n not in planned.keep]
+    return any(_apart(state, y, x) for x in left_out for y in _others(config, planned.keep))
+
+
+def _apart(state: State, one: str, other: str) -> bool:
+    """One of the two says that their connection is down. Not known is not down."""
+    for here, there in ((one, other), (other, one)):
+        said = state.message_of(here)
+        report = said.link_to(there) if said is not None else None
+        if report is not None and report.link is Link.DOWN:
+            return True
+    return False
+
+
+def _split(config: Config, state: State) -> Effect:
+    """Who serves with both of them has to be part of the verdict: in front, or among those that are kept."""
+    record = state.record
+    if record.standing not in SERVING or not _others_lost(config, state):
+        return None
+    return _settled(state, record._replace(standing=Standing.DECIDING, promised_to="")), ()
 
 
 def _drop(config: Config, state: State) -> Effect:
@@ -177,9 +205,12 @@ def _join(config: Config, state: State) -> Effect:
             continue
         if mine.disk is not Disk.UPTODATE or not is_in_contact(config, mine, said):
             continue
+        if said.promised_to and on(config, "all-agree"):
+            continue
         proofs = tuple(Proof(n, ProofKind.CONFIRMED, said.epoch) for n in config.nodes if n not in said.in_sync)
-        joined = Record(said.standing, said.epoch, said.in_sync, record.boot, proofs)
-        return _settled(state, joined), ()
+        joined = _settled(state, Record(said.standing, said.epoch, said.in_sync, record.boot, proofs))
+        if _loss(config, joined) is None and _split(config, joined) is None:  # it would have to decide at once
+            return joined, ()
     return None
 
 
@@ -196,8 +227,8 @@ def _self_return(config: Config, state: State) -> Effect:
             return None
     # Handlers that wait for this loss are done: DRBD has thawed by itself and only logs their code.
     done = tuple(AnswerHandler(h.handler, STAY) for h in state.handlers)
-    back = record._replace(standing=_standing_of(config, record.in_sync))
-    return _settled(state, back)._replace(handlers=()), done
+    back = _settled(state, record._replace(standing=_standing_of(config, record.in_sync)))._replace(handlers=())
+    return None if _others_lost(config, state) or _others_lost(config, back) else (back, done)
 
 
 def _standing_of(config: Config, in_sync: Tuple[str, ...]) -> Standing:
@@ -215,13 +246,19 @@ def _accept(config: Config, state: State) -> Effect:
             continue
         record = state.record
         if record.standing in SERVING:
-            if not set(record.in_sync) < set(ask.keep):
+            if not set(record.in_sync) <= set(ask.keep):
                 continue
             record = record._replace(
-                standing=_standing_of(config, ask.keep), epoch=max(record.epoch, ask.epoch), in_sync=tuple(sorted(ask.keep))
+                standing=_standing_of(config, ask.keep),
+                epoch=max(record.epoch, ask.epoch),
+                in_sync=tuple(sorted(ask.keep)),
+                proofs=tuple(p for p in record.proofs if p.node not in ask.keep),
+                promised_to=said.sender,
             )
         answer = Answer(said.sender, said.run, ask.request, record.epoch, False)
-        return state._replace(record=record, answers=give(state.answers, answer)), ()
+        agreed = state._replace(record=record, answers=give(state.answers, answer))
+        if record.standing not in SERVING or not _others_lost(config, agreed):
+            return agreed, ()
     return None
 
 
@@ -232,9 +269,8 @@ def _may_propose(config: Config, state: State, planned: verdict.Plan) -> bool:
         seen = [state.replica.peer(n).disk for n in _others(config, planned.keep)]
         return record.standing in SERVING and all(disk is Disk.UPTODATE for disk in seen)
     if planned.situation is verdict.Situation.SPLIT:
-        return record.standing is Standing.DECIDING and any(
-            lost(config, state, node) for node in _others(config, record.in_sync)
-        )
+        own = any(lost(config, state, node) for node in _others(config, record.in_sync))
+        return record.standing is Standing.DECIDING and (own or _others_lost(config, state))
     return record.standing not in SERVING
 
 
@@ -343,6 +379,7 @@ def _exit_code(config: Config, state: State, peer: str) -> Optional[int]:
 TABLE: Tuple[Rule, ...] = (
     Rule("excluded", "Another node serves without this one: block.", _excluded),
     Rule("loss", "Contact with a node in sync is lost: nothing may be decided alone any more.", _loss),
+    Rule("split", "Two others have lost each other and one of them is left out: decide with them.", _split),
     Rule("drop", "The other end has lost this very connection: drop it here too, so that the kernel freezes.", _drop),
     Rule("ask-block", "The verdict's first node asks: persist blocked, make it so, then confirm.", _ask_block),
     Rule("block-again", "The block did not hold, and the replica has changed since: try again.", _block_again),
@@ -367,6 +404,7 @@ GUARDS: Tuple[Tuple[str, str], ...] = (
     ("fence-epoch", "A fencing proof counts only in the epoch in which it was got."),
     ("meeting", "When all replicas can be heard and none may serve, the first rank among the up-to-date ones is chosen."),
     ("promise", "Who has confirmed a block leaves it only by readmission over the same connection, or by the meeting rule."),
+    ("all-agree", "With three and more: who is taken back joins when all who serve have agreed, not when the first of them has."),
     ("proof", "Nobody serves without proof about everybody else."),
 )
 

@@ -74,8 +74,9 @@ def plan(config: Config, messages: Mapping[str, Message]) -> Optional[Plan]:
     """What should change now, or None. messages: by node, everybody who can be heard, and this node's own."""
     current = {n: m for n, m in messages.items() if m.standing in CURRENT}
     if current:
-        newest = max(m.epoch for m in current.values())
-        current = {n: m for n, m in current.items() if m.epoch == newest}
+        epochs = {n: _epoch(messages, m) for n, m in current.items()}
+        newest = max(epochs.values())
+        current = {n: m for n, m in current.items() if epochs[n] == newest}
         if any(m.standing is Standing.DECIDING for m in current.values()):
             split = _split(config, messages, current)
             if split is not None or any(m.standing in SERVING for m in current.values()):
@@ -85,6 +86,13 @@ def plan(config: Config, messages: Mapping[str, Message]) -> Optional[Plan]:
     if "meeting" in config.omitted_rules:
         return None
     return _meeting(config, messages)
+
+
+def _epoch(messages: Mapping[str, Message], message: Message) -> int:
+    """Who has agreed to take others back stands with the one whose question it was, until that one commits."""
+    asker = messages.get(message.promised_to)
+    asked = message.standing in SERVING and asker is not None and asker.standing in SERVING
+    return asker.epoch if asked and asker is not None else message.epoch
 
 
 def _split(config: Config, messages: Mapping[str, Message], current: Mapping[str, Message]) -> Optional[Plan]:
@@ -106,15 +114,17 @@ def _reunion(config: Config, messages: Mapping[str, Message], current: Mapping[s
         for n in ranked(config, messages, [n for n in messages if n not in current])
         if messages[n].disk is Disk.UPTODATE and all(touching(messages[n], current[s]) for s in serving)
     ]
-    newest = current[serving[0]].epoch
+    newest = _epoch(messages, current[serving[0]])
     # Who is counted in already, under an epoch that is new to it, joins by itself when it hears of it.
-    needed = [n for n in back if n not in members or messages[n].epoch >= newest]
-    if not needed or any(n not in current and n not in back for n in members):
-        return None
+    # Nobody joins by the word of one who has only agreed: then the question is still open.
+    agreed = any(m.promised_to for m in current.values())
+    needed = [n for n in back if agreed or n not in members or messages[n].epoch >= newest]
     keep: List[str] = list(serving)
     for node in back:
         if all(touching(messages[node], messages[taken]) for taken in keep):
             keep.append(node)
+    if not needed or any(n not in keep for n in members):
+        return None  # a reunion leaves out nobody who is counted in
     return Plan(Situation.REUNION, tuple(keep))
 
 

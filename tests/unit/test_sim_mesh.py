@@ -1,0 +1,63 @@
+"""Three nodes: random walks, each from its seed (docs/exploration.md). What a seed has found stays here as a test."""
+
+from __future__ import annotations
+
+import os
+from typing import Dict, Tuple
+
+import pytest
+
+from heartgate.core.model import Rank
+from heartgate.sim.mesh import Mesh, Walk, walk_many
+from heartgate.sim.world import Broken
+
+WALKS = int(os.environ.get("HEARTGATE_WALKS", "150"))  # for each of the settings below
+SETTINGS: Dict[str, Walk] = {
+    f"{rank.value}, Primary on {primary}": Walk(rank=rank, primary=primary) for rank in Rank for primary in ("a", "b", "c")
+}
+# Left out, these break; what breaks is how the violation begins.
+NECESSARY: Dict[str, str] = {"split": "liveness", "all-agree": "I3"}
+# Seeds of `Walk(rank, primary)` as by `setting_of`, each of which has broken an earlier version of the rules.
+FOUND: Tuple[int, ...] = (2, 3, 20, 101, 113, 231, 323, 350, 413, 919, 1380, 10013)
+
+
+def setting_of(seed: int, omitted: Tuple[str, ...] = ()) -> Walk:
+    return Walk(rank=tuple(Rank)[seed % 2], primary="abc"[seed % 3], omitted=omitted)
+
+
+@pytest.mark.req("A10", "D8", "E1")
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_three_nodes_walk(name: str) -> None:
+    done, found = walk_many(SETTINGS[name], iter(range(WALKS)))
+    if found is not None:
+        print("\n".join(found.script))
+    assert found is None, f"seed {found.seed}: {found.what}"
+    assert done == WALKS
+
+
+@pytest.mark.req("A10")
+@pytest.mark.parametrize("seed", FOUND)
+def test_what_was_found_once(seed: int) -> None:
+    mesh = Mesh(setting_of(seed), seed)
+    mesh.run()
+    assert len(mesh.script) > 30
+
+
+@pytest.mark.req("A10")
+@pytest.mark.parametrize("rule", sorted(NECESSARY))
+def test_rule_of_three_is_necessary(rule: str) -> None:
+    for seed in range(400):
+        try:
+            Mesh(setting_of(seed, (rule,)), seed).run()
+        except Broken as broken:
+            print(f"seed {seed}: {broken}")
+            assert str(broken).startswith(NECESSARY[rule])
+            return
+    pytest.fail(f"nothing breaks without {rule}")
+
+
+def test_the_same_seed_gives_the_same_walk() -> None:
+    first, second = Mesh(Walk(), 7), Mesh(Walk(), 7)
+    first.run()
+    second.run()
+    assert first.script == second.script
