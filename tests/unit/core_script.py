@@ -22,6 +22,8 @@ you commit it.
     block NODE done|failed                                  the driver's answer to the newest `block`
     fenced NODE TARGET [epoch=N] [failed] [manual]          a fencing has ended (epoch: by default the record's)
     deadline NODE [REQUEST]                                 the deadline of the newest (or of another) round
+    mark NODE                                               a person declares this replica the good one
+    why NODE                                                what it waits for, and which command ends that
     show NODE                                               the record
 
 Every step is put to invariants.check_local as well, and what it finds is part of the output.
@@ -32,7 +34,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from heartgate.core import policy
+from heartgate.core import policy, waiting
 from heartgate.core.invariants import check_local
 from heartgate.core.model import UNKNOWN_REPLICA as UNKNOWN
 from heartgate.core.model import (
@@ -52,6 +54,7 @@ from heartgate.core.model import (
     HandlerGone,
     Heard,
     Link,
+    MarkSynchronized,
     Membership,
     Message,
     Note,
@@ -128,6 +131,8 @@ class Cluster:
             "block": self._block,
             "fenced": self._fenced,
             "deadline": self._deadline,
+            "mark": self._mark,
+            "why": self._why,
             "show": self._show,
         }
         options = dict(word.split("=", 1) for word in words if "=" in word)
@@ -259,6 +264,16 @@ class Cluster:
     def _deadline(self, words: List[str], options: Dict[str, str]) -> List[str]:
         me = words[0]
         return self._step(me, Deadline(int(words[1]) if len(words) > 1 else self.nodes[me].request))
+
+    def _mark(self, words: List[str], options: Dict[str, str]) -> List[str]:
+        node = self.nodes[words[0]]
+        refused = waiting.refusal(node.config, node.state)
+        return ([f"{words[0]} refused: {refused}"] if refused else []) + self._step(words[0], MarkSynchronized("a person"))
+
+    def _why(self, words: List[str], options: Dict[str, str]) -> List[str]:
+        node = self.nodes[words[0]]
+        lines = [waiting.waits_for(node.config, node.state), waiting.command_that_ends(node.config, node.state)]
+        return [f"{words[0]} {line}" for line in lines if line]
 
     def _show(self, words: List[str], options: Dict[str, str]) -> List[str]:
         return [f"{words[0]} {show_record(self.nodes[words[0]].state.record)}"]

@@ -31,6 +31,8 @@ PROVES: Dict[str, Tuple[str, ...]] = {
     "blocked_handler": ("D8",),
     "unproven_handler": ("D8",),
     "membership_lost_in_round": ("E1",),
+    "operator_marks": ("E8",),
+    "operator_refused": ("E8",),
     "three_one_cut_off": ("A10",),
     "three_chain": ("A10",),
     "three_then_two_then_one": ("A10", "E1"),

@@ -150,6 +150,12 @@ class FakeDriver:
     def rehandle(self, replica: Replica, deadline_s: float) -> Outcome:
         return self._call("rehandle")
 
+    def out_of_sync(self, deadline_s: float) -> Mapping[str, int]:
+        answer = self.answers.get("out_of_sync", {})
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
 
 class FakeLinkWatch:
     """Tells what the test gives it."""

@@ -48,12 +48,14 @@ BROKEN: Dict[str, Tuple[Setting, str]] = {
 FLAWS: Dict[str, Tuple[Setting, str]] = {
     "thaw_without_generation": (Setting(faults=2, flaws=Flaws(thaw_without_generation=True)), "I2"),
     "release_without_kill": (Setting(faults=1, primaries=(1,), flaws=Flaws(release_without_kill=True)), "I2"),
+    "blind_person": (Setting(faults=3, kinds=("link", "operator"), flaws=Flaws(blind_person=True)), "I"),
     "block_too_late": (
         Setting(faults=2, kinds=("link", "power"), bereaved=True, flaws=Flaws(block_too_late=True)),
         "liveness: a waits for ever",
     ),
 }
 NOT_SHOWN = {"connection-voids"}
+OF_A_PERSON = {"operator"}  # nothing waits for it but a person: test_a_person_decides
 OF_THREE = {"split", "all-agree"}  # rules for three and more: test_sim_mesh.py
 # Those of the settings above that are not part of the ones in test_sim_explorer.py.
 ALL_RULES: Dict[str, Setting] = {
@@ -70,6 +72,16 @@ ALL_RULES: Dict[str, Setting] = {
     "a peer that never comes back": Setting(faults=2, kinds=("link", "power", "pause"), bereaved=True),
     "late messages to a": LATE_TO_A,
     "late messages to b": LATE_TO_B,
+}
+
+
+# A person decides once, while the other node is off or does not serve.
+PERSON: Dict[str, Setting] = {
+    "Primary on a": Setting(faults=3, kinds=("power", "operator")),
+    "Primary on b": Setting(faults=3, kinds=("power", "operator"), primaries=(1,)),
+    "the sync link too": Setting(faults=3, kinds=("sync", "power", "operator")),
+    "heartbeats too": Setting(faults=3, kinds=("heartbeat", "power", "operator"), primaries=(1,)),
+    "one machine never comes back": Setting(faults=3, kinds=("power", "operator"), bereaved=True),
 }
 
 
@@ -94,6 +106,24 @@ def test_all_rules_hold(name: str) -> None:
     assert report.complete
 
 
+@pytest.mark.req("E8", "D8")
+@pytest.mark.parametrize("name", sorted(PERSON))
+def test_a_person_decides(name: str) -> None:
+    report = explore(PERSON[name])
+    assert report.violation is None, readable(report.violation)
+    assert report.complete
+    without = explore(PERSON[name]._replace(omitted=("operator",)))
+    assert report.states > without.states, "the person's decisions led nowhere"
+
+
+@pytest.mark.slow
+@pytest.mark.req("E8", "D8")
+@pytest.mark.parametrize("primary", [0, 1])
+def test_a_person_decides_among_all_kinds_of_faults(primary: int) -> None:
+    report = explore(Setting(faults=3, kinds=("link", "power", "death", "operator"), primaries=(primary,)))
+    assert report.violation is None, readable(report.violation)
+
+
 def test_all_rules_hold_after_a_boot() -> None:
     report = explore(LATE_AFTER_BOOT)
     assert report.violation is None, readable(report.violation)
@@ -116,5 +146,5 @@ def test_flaw_is_seen(flaw: str) -> None:
 
 def test_every_rule_is_accounted_for() -> None:
     known = {rule.ident for rule in TABLE} | {ident for ident, _ in GUARDS}
-    assert known == set(BROKEN) | NOT_SHOWN | OF_THREE
+    assert known == set(BROKEN) | NOT_SHOWN | OF_THREE | OF_A_PERSON
     assert not set(BROKEN) & NOT_SHOWN

@@ -106,6 +106,10 @@ class Driver(Protocol):
     def rehandle(self, replica: Replica, deadline_s: float) -> Outcome:
         """Frozen with no handler waiting: make the kernel call the fence-peer handler again."""
 
+    def out_of_sync(self, deadline_s: float) -> Mapping[str, int]:
+        """Bytes that this replica knows each peer's to lack; a peer of which that is not known is left out. What a peer has
+        and this one lacks cannot be known here. Raises AdapterError."""
+
 
 class Source(Protocol):
     """Facts of all devices of one kind of replication. One for all devices, since a process for each would cost too

@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Iterable, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 from heartgate.adapters import device_users, drbd_config, drbd_events
 from heartgate.adapters.base import AdapterError, Outcome, Problem
@@ -86,6 +86,21 @@ def facts_of(resource: Optional[drbd_events.Resource]) -> Facts:
     )
 
 
+def out_of_sync(text: str, others: Tuple[str, ...]) -> Dict[str, int]:
+    """Bytes by peer, over all volumes, from `drbdsetup events2 --now --statistics` (which counts in KiB). Raises Failed."""
+    found: Dict[str, int] = {}
+    for line in text.splitlines():
+        words = dict(word.split(":", 1) for word in line.split()[2:] if ":" in word)
+        if " peer-device " not in line or "out-of-sync" not in words:
+            continue
+        peer = drbd_events.peer_name((words.get("peer-node-id", ""), words.get("conn-name", "")), {}, others)
+        if not words["out-of-sync"].isdecimal():
+            raise Failed(f"drbdsetup events2: unreadable: {line!r:.200}")
+        if peer is not None:
+            found[peer] = found.get(peer, 0) + int(words["out-of-sync"]) * 1024
+    return found
+
+
 class DrbdDriver84:
     """Driver for the DRBD 8.4 kernel module (drbd-utils 9.22). See docs and drbd-spikes for why the steps have this
     order."""
@@ -140,6 +155,14 @@ class DrbdDriver84:
         if not table.complete:
             raise Failed("drbdsetup events2 --now: the dump is not complete")
         return facts_of(table.resources.get(self.name))
+
+    def out_of_sync(self, deadline_s: float) -> Mapping[str, int]:
+        clock = Clock(deadline_s)
+        done = self._run(["drbdsetup", "events2", "--now", "--statistics", self.name], timeout_s=clock.left())
+        if not done.ok:
+            raise Failed(f"drbdsetup events2 --now --statistics: {done.brief()}")
+        config = self._configuration(clock)
+        return out_of_sync(done.stdout, config.others(self._me) if config else ())
 
     def _configuration(self, clock: Clock, anew: bool = False) -> Optional[drbd_config.ResourceConfig]:
         if self._config is None or anew:

@@ -36,6 +36,7 @@ from heartgate.core.model import UNKNOWN_REPLICA, Disk, Link, PeerLink, Replica,
 
 PROTOCOL = 1
 CHECK_TIMEOUT_S = 10.0
+FIRST_LINE_POLL_S = 0.02
 MOST_PEERS = 64
 MOST_ANCESTORS = 64
 
@@ -325,6 +326,23 @@ class ExecDriver:
         """There is no kernel that could ask again: the program is told to go on."""
         return self._outcome(self._call("thaw", deadline_s), "thawed")
 
+    def out_of_sync(self, deadline_s: float) -> Mapping[str, int]:
+        """The first line of `watch` is complete; the program is ended after it."""
+        why = refusal(self._program)
+        if why:
+            raise AdapterError(why)
+        process = LineProcess([self._program, "watch", self.name], env=_environment(self._me))
+        try:
+            deadline = time.monotonic() + deadline_s
+            while time.monotonic() < deadline and not process.ended:
+                lines = process.read_lines()
+                if lines:
+                    return _behind(lines[0])
+                time.sleep(FIRST_LINE_POLL_S)
+        finally:
+            process.close()
+        raise AdapterError(f"{self._program} watch {self.name}: printed nothing within {deadline_s:g} s")
+
     def _call(self, verb: str, deadline_s: float, more: Optional[Mapping[str, str]] = None) -> Completed:
         why = refusal(self._program)
         if why:
@@ -342,6 +360,15 @@ class ExecDriver:
         except (ValueError, RecursionError):
             how = None
         return Outcome(True, how[:200] if isinstance(how, str) and how else otherwise)
+
+
+def _behind(line: bytes) -> Dict[str, int]:
+    try:
+        parse_watch(line)
+        peers = json.loads(line.decode("utf-8")).get("peers", {})
+        return {n: _number(told, "out_of_sync_bytes") for n, told in peers.items() if told.get("out_of_sync_bytes") is not None}
+    except ValueError as error:
+        raise AdapterError(f"watch: unreadable: {error}") from error
 
 
 def check_description(text: str, resource: str, nodes: Sequence[str], me: str) -> List[Problem]:

@@ -1,4 +1,4 @@
-"""`heartgate status`, `heartgate version`."""
+"""`heartgate status`, `heartgate version`; `heartgate mark-synchronized` is in mark.py."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from heartgate import __version__
+from heartgate.cli import mark
 from heartgate.cli.show import page
 from heartgate.daemon import client
 from heartgate.daemon.status import of_store
@@ -31,7 +32,7 @@ NO_DEVICE = 5
 def arguments(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="heartgate",
-        description="Shows what heartgate has decided on this node, and why.",
+        description="Shows what heartgate has decided on this node, and why; lets a person decide.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -47,6 +48,7 @@ def arguments(argv: Optional[List[str]] = None) -> argparse.Namespace:
     status.add_argument("--json", action="store_true", help="everything, for programs")
     status.add_argument("--socket", default=client.SOCKET, help=argparse.SUPPRESS)
     status.add_argument("--state-dir", type=Path, default=STATE_DIR, help=argparse.SUPPRESS)
+    mark.add_parser(commands)
     commands.add_parser("version", help="the version")
     return parser.parse_args(argv)
 
@@ -88,6 +90,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     if options.command == "version":
         print(f"heartgate {__version__}")
         return OK
+    if options.command == "mark-synchronized":
+        return mark.main(options)
     try:
         return status(options)
     except PermissionError as error:

@@ -17,6 +17,9 @@ MEANING = {
 }
 
 
+_KINDS = {"operator": "given up by a person (mark-synchronized)", "fenced-manually": "fenced manually, by a person's word"}
+
+
 def page(data: Data) -> str:
     if not data.get("ok"):
         return f"heartgate: {data.get('error', 'no status')}"
@@ -53,6 +56,10 @@ def _device(item: Data, running: bool) -> List[str]:
     row("epoch", f"{item['epoch']}, in sync: {_list(item['in_sync'])}")
     row("proofs", _proofs(item))
     if running:
+        if item.get("waits"):
+            row("now", item["waits"])
+        if item.get("ends_wait"):
+            row("ends it", f"(by a person, see its --help) {item['ends_wait']}")
         _volatile(item, row)
     row("flush", _flush(item.get("flush")))
     row("verdict", _verdict(item.get("verdict")))
@@ -83,8 +90,8 @@ def _volatile(item: Data, row: Any) -> None:
 
 
 def _proofs(item: Data) -> str:
-    shown = [f"{proof['node']} {proof['kind']} (epoch {proof['epoch']})" for proof in item["proofs"]]
-    if item.get("promised_to"):
+    shown = [f"{proof['node']} {_KINDS.get(proof['kind'], proof['kind'])} (epoch {proof['epoch']})" for proof in item["proofs"]]
+    if item.get("promised_to") and item["standing"] == "blocked":
         shown.append(f"block promised to {item['promised_to']}")
     return ", ".join(shown) or "none"
 

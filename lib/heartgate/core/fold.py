@@ -18,6 +18,7 @@ from heartgate.core.model import (
     Heard,
     Link,
     LinkReport,
+    MarkSynchronized,
     Membership,
     Message,
     Proof,
@@ -27,6 +28,7 @@ from heartgate.core.model import (
     Standing,
     State,
 )
+from heartgate.core.waiting import refusal
 
 FAILED_BLOCK = -1  # Blocking.token after the driver said that it could not
 BLOCK_AGAIN = 0  # ... and the replica has changed since: it may be able to now
@@ -210,6 +212,10 @@ def _fold_deadline(config: Config, state: State, event: Deadline) -> State:
     return state._replace(round=state.round._replace(overdue=True))
 
 
+def _fold_mark(config: Config, state: State, event: MarkSynchronized) -> State:
+    return state._replace(marked=not refusal(config, state))
+
+
 _FOLDS: Dict[Type[object], Callable[..., State]] = {
     ReplicaChanged: _fold_replica,
     Heard: _fold_heard,
@@ -219,4 +225,5 @@ _FOLDS: Dict[Type[object], Callable[..., State]] = {
     BlockDone: _fold_block_done,
     FenceDone: _fold_fence,
     Deadline: _fold_deadline,
+    MarkSynchronized: _fold_mark,
 }

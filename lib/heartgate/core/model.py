@@ -110,6 +110,7 @@ class ProofKind(str, Enum):
     FENCED = "fenced"  # a power fencing of it was completed
     FENCED_MANUALLY = "fenced-manually"  # a person vouched for it
     AGREED = "agreed"  # standing agreement (bias)
+    OPERATOR = "operator"  # a person declared this replica the good one, and gave up what the node may have
 
     def __repr__(self) -> str:
         return self.value
@@ -288,6 +289,7 @@ class State(NamedTuple):
     told: Optional[Message] = None  # the message last given out
     fence_asked: Tuple[str, ...] = ()  # nodes whose fencing was asked for and has not come back
     dropped: Tuple[Tuple[str, int], ...] = ()  # (peer, incarnation) of connections that were ordered to be dropped
+    marked: bool = False  # within a step: a person has declared this replica the good one
 
     def message_of(self, node: str) -> Optional[Message]:
         for name, message in self.heard:
@@ -350,7 +352,16 @@ class Deadline(NamedTuple):
     request: int
 
 
-Event = Union[ReplicaChanged, Heard, Membership, HandlerCalled, HandlerGone, BlockDone, FenceDone, Deadline]
+class MarkSynchronized(NamedTuple):
+    """A person declares this node's replica the good one (`heartgate mark-synchronized`), and gives up what the others may
+    have written. by: who, for the journal. Does nothing where `waiting.refusal` has a reason against it."""
+
+    by: str
+
+
+Event = Union[
+    ReplicaChanged, Heard, Membership, HandlerCalled, HandlerGone, BlockDone, FenceDone, Deadline, MarkSynchronized
+]
 
 
 # --- actions ------------------------------------------------------------------------------------------------------------

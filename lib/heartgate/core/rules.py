@@ -39,6 +39,7 @@ from heartgate.core.model import (
     State,
     Unblock,
 )
+from heartgate.core.waiting import refusal
 
 Effect = Optional[Tuple[State, Tuple[Action, ...]]]
 PEER_OUTDATED, PEER_FENCED, STAY = 4, 7, 1  # exit codes of a DRBD fence-peer handler
@@ -112,7 +113,7 @@ def _loss(config: Config, state: State) -> Effect:
         return None
     if not any(lost(config, state, node) for node in _others(config, record.in_sync)):
         return None
-    return _settled(state, record._replace(standing=Standing.DECIDING, promised_to="")), ()
+    return _settled(state, record._replace(standing=Standing.DECIDING)), ()
 
 
 def _others_lost(config: Config, state: State) -> bool:
@@ -140,7 +141,7 @@ def _split(config: Config, state: State) -> Effect:
     record = state.record
     if record.standing not in SERVING or not _others_lost(config, state):
         return None
-    return _settled(state, record._replace(standing=Standing.DECIDING, promised_to="")), ()
+    return _settled(state, record._replace(standing=Standing.DECIDING)), ()
 
 
 def _drop(config: Config, state: State) -> Effect:
@@ -196,6 +197,20 @@ def _answered(state: State, said: Message, ask: Ask) -> bool:
 
 
 # --- what gives a right ---------------------------------------------------------------------------------------------------
+
+
+def _operator(config: Config, state: State) -> Effect:
+    """The proof is a person's word, and is recorded as such. The epoch rises above all that is known, so whoever hears of it
+    later blocks."""
+    if not state.marked:
+        return None
+    if refusal(config, state):  # what was learnt in this very step is against it
+        return state._replace(marked=False), ()
+    heard = [said.epoch for _, said in state.heard] + [s.ask.epoch for _, s in state.heard if s.ask is not None]
+    epoch = max([state.record.epoch, *heard]) + 1
+    proofs = tuple(Proof(n, ProofKind.OPERATOR, epoch) for n in _others(config, config.nodes))
+    marked = Record(Standing.SOLO, epoch, (config.me,), state.record.boot, proofs)
+    return _settled(state, marked)._replace(fence_asked=(), marked=False), ()
 
 
 def _join(config: Config, state: State) -> Effect:
@@ -383,6 +398,7 @@ TABLE: Tuple[Rule, ...] = (
     Rule("drop", "The other end has lost this very connection: drop it here too, so that the kernel freezes.", _drop),
     Rule("ask-block", "The verdict's first node asks: persist blocked, make it so, then confirm.", _ask_block),
     Rule("block-again", "The block did not hold, and the replica has changed since: try again.", _block_again),
+    Rule("operator", "A person declares this replica the good one: serve alone.", _operator),
     Rule("join", "A serving node counts this one in, over the connection both see now: serve.", _join),
     Rule("self-return", "The connection is back before any verdict and both are up to date: go on as before.", _self_return),
     Rule("accept", "The verdict's first node wants to keep this one: agree.", _accept),

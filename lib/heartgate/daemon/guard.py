@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, Union
 
 from heartgate.adapters.base import Driver
-from heartgate.core import codec, policy
+from heartgate.core import codec, policy, waiting
 from heartgate.core.invariants import check_local
 from heartgate.core.model import (
     Action,
@@ -26,6 +26,8 @@ from heartgate.core.model import (
     Drop,
     Event,
     Flush,
+    Heard,
+    Membership,
     Message,
     Note,
     Persist,
@@ -40,6 +42,7 @@ from heartgate.core.model import (
     State,
     Unblock,
 )
+from heartgate.daemon.contacts import Contacts
 from heartgate.daemon.operations import Operations
 from heartgate.daemon.params import Params
 from heartgate.daemon.services import Services, why
@@ -47,6 +50,7 @@ from heartgate.daemon.services import Services, why
 PERSIST_DEADLINE_S = 10.0
 PERSIST_RETRY_S = (0.1, 0.3, 1.0, 3.0)
 PENDING_LIMIT = 256
+SETTLED_S = 3.0
 
 Check = Callable[[Config, Optional[State], State, Tuple[Action, ...]], Sequence[str]]
 
@@ -89,6 +93,8 @@ class Guard:
         self.params = params
         self.active = True  # the resource runs: what `monitor` says
         self.operations = Operations(self, driver)
+        self.contacts = Contacts(services, config.device)
+        self._told_wait = ""  # what was last said in the journal of what this node waits for
         self.persist_failure = ""
         self.broken: Tuple[str, ...] = ()  # invariants broken by the last step
         self.persisted: Optional[Record] = None
@@ -135,12 +141,42 @@ class Guard:
             return
         self.broken = ()
         self._state = new
+        self._note_contacts(event, old)
         if actions:
             self._carry_out(event, old, actions)
         if isinstance(event, (ReplicaChanged, BlockDone)) or old.record != new.record:
             self.operations.facts_changed()
         if old.record != new.record:
             self.outside.changed(self)
+
+    def _note_contacts(self, event: Event, old: State) -> None:
+        if isinstance(event, Heard):
+            self.contacts.heard(event.message)
+        elif isinstance(event, Membership):
+            self.contacts.gone(node for node, _ in old.heard if node not in event.reachable)
+        wait = self._wait()
+        if wait != self._told_wait:
+            self.services.loop.after(SETTLED_S, lambda: self._tell_wait(wait))
+
+    def _wait(self) -> str:
+        """What it waits for and how a person can end that, for a replica that may not serve until it has met others."""
+        if self.state.record.standing not in (Standing.UNPROVEN, Standing.BLOCKED):
+            return ""
+        command = waiting.command_that_ends(self.config, self.state)
+        told = waiting.waits_for(self.config, self.state)
+        return told + (f"; a person can end this wait: {command}" if command else "")
+
+    def _tell_wait(self, wait: str) -> None:
+        """Said when it has not changed for a moment: just after a boot there is news with every message."""
+        if wait != self._wait() or wait == self._told_wait:
+            return
+        self._told_wait = wait
+        if wait:
+            standing = self.state.record.standing
+            self.services.journal.send(
+                _KIND_OF[standing], f"{self.device}: {standing.value}: {wait}", device=self.device, standing=standing.value,
+                epoch=self.state.record.epoch,
+            )  # fmt: skip
 
     def reconfigure(self, config: Config, params: Params, driver: Driver) -> None:
         self.config, self.params = config, params

@@ -150,6 +150,8 @@ class Daemon:
             return False
         if guard.state.message_of(heard.message.sender) != heard.message:  # a mere repetition tells nothing
             guard.handle(heard)
+        else:
+            guard.contacts.still_there(heard.message.sender)
         return True
 
     def _membership(self, event: Membership) -> None:

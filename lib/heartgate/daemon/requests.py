@@ -12,6 +12,7 @@ from heartgate.core.model import UNKNOWN_REPLICA, HandlerCalled, HandlerGone, Li
 from heartgate.daemon import status
 from heartgate.daemon.control import Client
 from heartgate.daemon.guard import Guard
+from heartgate.daemon.marking import Marking
 from heartgate.daemon.registration import Refused, Settings, checked, tell
 from heartgate.daemon.services import why
 from heartgate.daemon.store import KeptAside, Saved
@@ -42,6 +43,7 @@ class Requests:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self.waiting: Dict[str, Waiting] = {}
+        marking = Marking(daemon)
         self._ops: Mapping[str, Callable[[Client, Mapping[str, Any]], None]] = {
             "ping": self._ping,
             "monitor": self._monitor,
@@ -52,6 +54,8 @@ class Requests:
             "fence-peer": self._fence_peer,
             "unfence-peer": self._unfence_peer,
             "flush": self._flush,
+            "mark-show": marking.show,
+            "mark": marking.mark,
         }
 
     def dispatch(self, client: Client, request: Mapping[str, Any]) -> None:

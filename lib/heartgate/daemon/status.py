@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from heartgate import __version__
-from heartgate.core import codec
+from heartgate.core import codec, waiting
 from heartgate.core.codec import CodecError
 from heartgate.core.model import Disk, Link, Message, Record, Replica, Standing
 from heartgate.daemon.store import Store
@@ -60,6 +60,8 @@ def _of_guard(daemon: Daemon, guard: Guard) -> Data:
         handlers=[{"handler": handler.handler, "peer": handler.peer} for handler in state.handlers],
         fence_asked=list(state.fence_asked),
         waiting_actions=guard.waiting,
+        waits=waiting.waits_for(config, state),
+        ends_wait=waiting.command_that_ends(config, state),
         persist_failure=guard.persist_failure,
         broken=list(guard.broken),
         rules=[{"at": at, "rule": rule, "detail": detail} for at, rule, detail in guard.last_rules],

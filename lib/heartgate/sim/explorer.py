@@ -20,7 +20,7 @@ from heartgate.sim.judge import judge, judge_bereaved, judge_rest, standings
 from heartgate.sim.moves import Moves, Setting, goes_on, put
 from heartgate.sim.world import Broken, Kernel, Node, World, initial_record
 
-Key = Tuple[int, int, int, int, int]  # node, node, late copy to b, to a, 2 * cable + heartbeat
+Key = Tuple[int, int, int, int, int]  # node, node, late copy to b, to a, 4 * accepted + 2 * cable + heartbeat
 Renamed = Tuple[canonical.Renaming, Dict[int, int]]  # how things are renamed; those that were: number -> number
 NONE = 0  # number of "no message"
 
@@ -140,7 +140,7 @@ class Explorer:
 
     def key(self, world: World) -> Key:
         number, raw, late = self.numbering.number, self.numbering.raw, world.late
-        flags = 2 * world.cable + world.heartbeat
+        flags = 4 * world.accepted + 2 * world.cable + world.heartbeat
         late_b, late_a = number(late[0], 0) if late[0] else NONE, number(late[1], 1) if late[1] else NONE
         one, other = raw(world.nodes[0], 0), raw(world.nodes[1], 1)
         return self.numbering.named((one, other, late_b, late_a, flags))
@@ -149,7 +149,7 @@ class Explorer:
         one, other, late_b, late_a, flags = key
         things = self.numbering.things
         nodes, late = (things[one], things[other]), (things[late_b], things[late_a])
-        return World(nodes, bool(flags & 2), bool(flags & 1), late, faults)  # type: ignore[arg-type]
+        return World(nodes, bool(flags & 2), bool(flags & 1), late, faults, bool(flags & 4))  # type: ignore[arg-type]
 
     def after(self, world: World) -> Iterator[Tuple[str, int, Key]]:
         """(label, faults used, world) of every move. Raises Broken, with the label as its second argument."""

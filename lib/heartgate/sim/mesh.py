@@ -396,10 +396,11 @@ class Mesh:
             yield f"{type(event).__name__} {me.name}", lambda: self._learn(me, event)
         for name in self.group(me.name):
             state = self.machines[name].state
-            if name != me.name and state is not None and state.told is not None and name in me.told_membership[0]:
-                if me.state.message_of(name) != state.told:
-                    told = Heard(state.told)
-                    yield f"deliver {name} to {me.name}", lambda told=told: self.handle(me, told)  # type: ignore[misc]
+            if name == me.name or state is None or state.told is None or name not in me.told_membership[0]:
+                continue
+            if me.state.message_of(name) != state.told:
+                told = Heard(state.told)
+                yield f"deliver {name} to {me.name}", lambda told=told: self.handle(me, told)  # type: ignore[misc]
         for op in me.ops:
             if op[0] != "SetDeadline":
                 yield f"{op[0]} {me.name}", lambda op=op: self._ordered(me, op)  # type: ignore[misc]
@@ -446,7 +447,7 @@ class Mesh:
             if self.quorate(me.name):
                 lost = [m for n, m in self.machines.items() if n not in self.group(me.name) and n not in self.clean]
                 for target in lost:
-                    run = lambda target=target, by=me.name: self.fence(target, by)  # type: ignore[misc] # noqa: E731
+                    run = lambda target=target, by=me.name: self.fence(target, by)  # noqa: E731
                     found.append((f"pacemaker-fences {target.name}", run))
             found += self._roles(me)
         return found
@@ -459,9 +460,9 @@ class Mesh:
             if me.role is Role.PRIMARY and not me.frozen:
                 yield f"demote {me.name}", lambda: setattr(me, "role", Role.SECONDARY)
         elif me.role is Role.SECONDARY and not me.promoting:
-            if not any(m.role is Role.PRIMARY or m.promoting for m in self.machines.values()):
-                if me.disk in (Disk.UPTODATE, Disk.CONSISTENT) and record.standing in SERVING:
-                    yield f"promote {me.name}", lambda: self._promote(me)
+            taken = any(m.role is Role.PRIMARY or m.promoting for m in self.machines.values())
+            if not taken and me.disk in (Disk.UPTODATE, Disk.CONSISTENT) and record.standing in SERVING:
+                yield f"promote {me.name}", lambda: self._promote(me)
 
     def _promote(self, me: Machine) -> None:
         gone = [n for n in self.machines if n != me.name and n not in me.conn]

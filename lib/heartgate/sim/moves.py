@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Dict, Iterator, NamedTuple, Optional, Tuple
 
-from heartgate.core import policy, verdict
+from heartgate.core import policy, verdict, waiting
 from heartgate.core.invariants import check_local
 from heartgate.core.model import (
     Action,
@@ -23,6 +23,7 @@ from heartgate.core.model import (
     Event,
     FenceDone,
     Heard,
+    MarkSynchronized,
     Membership,
     Message,
     Persist,
@@ -35,6 +36,7 @@ from heartgate.core.model import (
     State,
     make_config,
 )
+from heartgate.core.verdict import CURRENT
 from heartgate.sim import world as w
 from heartgate.sim.world import NAMES, Broken, Flaws, Node, World
 
@@ -48,8 +50,9 @@ OUTWARD = (Persist, Send, AnswerHandler, Block, Release, AskFence)
 KINDS = ("link", "power", "death", "pause", "timing")
 # Only where a setting names them. Rarer ones: a driver that cannot block any more; an end that does not notice a loss by
 # itself; a record that cannot be read when the daemon starts again; a block or a fencing that is said to have failed,
-# whether it has or not. And parts of the ones above, for small settings.
-RARE_KINDS = ("stuck", "deaf", "record", "fails", "sync", "heartbeat", "copy")
+# whether it has or not; a person who declares one copy the good one while the other node does not serve. And parts
+# of the ones above, for small settings.
+RARE_KINDS = ("stuck", "deaf", "record", "fails", "sync", "heartbeat", "copy", "operator")
 
 
 # Moves that may wait for ever: repairs, and what Pacemaker may or may not do.
@@ -204,7 +207,8 @@ class Moves:
         if mine.conn and noticed and not (world.cable and peer.powered and theirs.conn):
             yield f"notice-loss {NAMES[me]}", put(world, me, node._replace(kernel=w.lose(mine)))
         if me == 0 and world.cable and peer.powered and not mine.conn and not theirs.conn:
-            both = w.connect(mine, theirs, self.setting.dual)
+            discard = next((i for i in (0, 1) if not _claims(world.nodes[i])), None) if world.accepted else None
+            both = w.connect(mine, theirs, self.setting.dual, discard)
             if both is not None:
                 nodes = [n._replace(kernel=k, met=n.met + k.conn) for n, k in zip(world.nodes, both)]
                 label = "connect" if both[0].conn else "handshake-refused"
@@ -374,6 +378,8 @@ class Moves:
             yield f"POWER-CUT {NAMES[me]}", power_off(less, me)
         if node.state is None:
             return
+        if "operator" in kinds:
+            yield from self._operator(world, less, me)
         if "stuck" in kinds and not node.stuck:
             yield f"STUCK {NAMES[me]}", put(less, me, node._replace(stuck=True))
         if "record" in kinds:
@@ -382,6 +388,19 @@ class Moves:
             yield f"KILL-DAEMON {NAMES[me]}", put(less, me, w.kill_daemon(node))
         if "pause" in kinds and not node.slow:
             yield f"PAUSE {NAMES[me]}", put(less, me, node._replace(slow=True))
+
+    def _operator(self, world: World, less: World, me: int) -> Iterator[Move]:
+        """A person has looked: the other machine is off, or does not serve, and it cannot be heard. Whatever this copy
+        lacks is given up."""
+        node, peer, config = world.nodes[me], world.nodes[1 - me], self.configs[me]
+        if node.state is None or node.slow or w.reachable(world) or waiting.refusal(config, node.state):
+            return
+        looks = not self.setting.flaws.blind_person
+        if looks and _claims(peer) and (peer.powered or peer.record is None or peer.record.in_sync == (NAMES[1 - me],)):
+            return  # it serves, or will as soon as it boots: no person may vouch for it
+        given_up = node._replace(kernel=node.kernel._replace(missing=False))
+        accepted = less._replace(accepted=True)
+        yield from self._daemon(accepted, me, f"OPERATOR marks {NAMES[me]}", MarkSynchronized("a person"), given_up)
 
     def _deaf(self, world: World, less: World) -> Iterator[Move]:
         """The sync link is cut, and one end alone will notice. Both have told each other of this connection: who has
@@ -393,6 +412,10 @@ class Moves:
             node = world.nodes[me]
             cut = put(less, me, node._replace(kernel=node.kernel._replace(deaf=True)))
             yield f"CUT sync, unnoticed by {NAMES[me]}", cut._replace(cable=False)
+
+
+def _claims(node: Node) -> bool:
+    return node.record is not None and node.record.standing in CURRENT
 
 
 def _blocked(node: Node, flaws: Flaws) -> Tuple[w.Kernel, bool]:

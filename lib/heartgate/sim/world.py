@@ -88,6 +88,7 @@ class World(NamedTuple):
     heartbeat: bool
     late: Tuple[Optional[Message], Optional[Message]]  # [0]: a copy of an older message, from node 0 to 1
     faults: int  # still to be had
+    accepted: bool = False  # a person has given up what one copy lacks: data that went apart are then discarded by a person
 
 
 def reachable(world: World) -> bool:
@@ -117,6 +118,7 @@ class Flaws(NamedTuple):
     thaw_without_generation: bool = False
     release_without_kill: bool = False
     block_too_late: bool = False  # carried out though the node has been readmitted meanwhile
+    blind_person: bool = False  # marks a copy without having looked whether the other node serves
 
 
 def facts(node: Node, peer_node: Node, peer_name: str) -> Replica:
@@ -216,8 +218,17 @@ def refuse(kernel: Kernel) -> Kernel:
     return kernel._replace(frozen=True, call=kernel.calls + 1, calls=kernel.calls + 1)
 
 
-def connect(one: Kernel, other: Kernel, dual: bool = False) -> Optional[Tuple[Kernel, Kernel]]:
-    """The handshake; None where nothing comes of it."""
+def discarded(one: Kernel, other: Kernel) -> bool:
+    """Both copies have a generation that the other lacks: only a person can say which one is to be thrown away."""
+    shorter = min(len(one.generation), len(other.generation))
+    return one.generation[:shorter] != other.generation[:shorter]
+
+
+def connect(one: Kernel, other: Kernel, dual: bool = False, discard: Optional[int] = None) -> Optional[Tuple[Kernel, Kernel]]:
+    """The handshake; None where nothing comes of it. discard: whose data (0 or 1) a person throws away if they went apart."""
+    if discard is not None and discarded(one, other):
+        thrown = (other if discard else one)._replace(generation=(one if discard else other).generation[:1])
+        one, other = (one, thrown) if discard else (thrown, other)
     if Disk.INCONSISTENT is one.disk is other.disk or (not dual and one.role is other.role is Role.PRIMARY):
         return None
     newer = _newer(one, other)
