@@ -53,7 +53,9 @@ def run(bench: Bench, *arguments: str, typed: Optional[str] = None) -> Tuple[int
             "mark-synchronized", *arguments, "--socket", str(bench.socket)]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": "lib"}
     if typed is None:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+        )
         output = process.stdout
         assert output is not None
         reader, master = output.fileno(), -1
