@@ -215,7 +215,7 @@ def encode_message(message: Message) -> bytes:
     if message.bias:
         body["b"] = message.bias
     if message.wants:
-        body["x"] = message.wants
+        body["h"] = message.wants
     return to_json(body)
 
 
@@ -252,7 +252,7 @@ def _check_version(version: object, ours: int, what: str) -> None:
 
 
 def _message(body: object, sender: str, run: str) -> Message:
-    fields = _fields(body, "message", "dseiko", "bgalpqwx")
+    fields = _fields(body, "message", "dseiko", "abghlpqw")
     return Message(
         device=_name(fields["d"], "device"),
         sender=sender,
@@ -269,7 +269,7 @@ def _message(body: object, sender: str, run: str) -> Message:
         answers=_rows(fields.get("w", []), "answer", 5, _answer),
         promised_to=_optional_name(fields.get("p", ""), "promised_to"),
         bias=_optional_name(fields.get("b", ""), "bias"),
-        wants=_optional_name(fields.get("x", ""), "wanted bias"),
+        wants=_optional_name(fields.get("h", ""), "wanted bias"),
     )
 
 
