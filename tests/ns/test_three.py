@@ -29,6 +29,9 @@ class Three:
         self.addresses = {
             name: seeds.addresses(number, lab.links)["sync0"].split("/")[0] for number, name in enumerate(NODES, 1)
         }
+        clean = "pkill -KILL -f '[m]eshd serve'; rm -f /var/lib/meshd.json; ip route flush type blackhole"
+        for name in NODES:  # all of them first: one that is left from the test before would hand its data on
+            lab.nodes[name].run(["sh", "-c", clean], check=False)
         for name in NODES:
             node = lab.nodes[name]
             node.put(PROGRAM, MESHD.read_text(), 0o755)

@@ -4,7 +4,9 @@ A script is blocks of a command, a line `----`, and the output that is expected 
 comment. With HEARTGATE_REWRITE=1 the test writes the output that it got into the script; read the diff before
 you commit it.
 
-    cluster nodea=1 nodeb=2 [rank=active-first] [timeout=10000]  the device and its priorities
+    cluster nodea=1 nodeb=2 [rank=active-first] [timeout=10000] [on_isolation=freeze] [bias=nodea]
+                                                            the device and its priorities
+    want NODE fence|freeze|bias=NODE                        its parameters are changed
     start NODE STANDING EPOCH [in_sync=a,b] [promised=N] [boot=old] [KEY=VALUE of facts ...]  the daemon starts
                                                             (solo: with confirmations of those left out)
     start NODE none                                         the same, without a record that can be read
@@ -58,6 +60,7 @@ from heartgate.core.model import (
     Membership,
     Message,
     Note,
+    OnIsolation,
     PeerLink,
     Persist,
     Proof,
@@ -133,6 +136,7 @@ class Cluster:
             "deadline": self._deadline,
             "mark": self._mark,
             "why": self._why,
+            "want": self._want,
             "show": self._show,
         }
         options = dict(word.split("=", 1) for word in words if "=" in word)
@@ -142,10 +146,21 @@ class Cluster:
 
     def _cluster(self, words: List[str], options: Dict[str, str]) -> List[str]:
         rank, timeout = Rank(options.pop("rank", "priority")), int(options.pop("timeout", "10000"))
+        bias = options.pop("bias", "")
+        isolated = OnIsolation(options.pop("on_isolation", "bias" if bias else "fence"))
         priorities = {node: int(value) for node, value in options.items()}
         for node in priorities:
-            self.configs[node] = make_config("data", node, priorities, rank, confirm_timeout_ms=timeout)
+            self.configs[node] = make_config("data", node, priorities, rank, isolated, timeout, bias=bias)
         return []
+
+    def _want(self, words: List[str], options: Dict[str, str]) -> List[str]:
+        """The daemon takes over new parameters, and looks at its state once."""
+        node, bias = self.nodes[words[0]], options.get("bias", "")
+        isolated = OnIsolation.BIAS if bias else OnIsolation(words[1])
+        config = node.config._replace(on_isolation=isolated, bias=bias)
+        self.nodes[words[0]] = node._replace(config=config)
+        reachable = tuple(sorted({words[0], *(name for name, _ in node.state.heard)}))
+        return self._step(words[0], Membership(reachable, node.state.online))
 
     def _start(self, words: List[str], options: Dict[str, str]) -> List[str]:
         me, standing = words[0], words[1]
@@ -347,6 +362,7 @@ def show_record(record: Record) -> str:
     proofs = ",".join(f"{p.node}:{p.kind.value}@{p.epoch}" for p in record.proofs)
     text = f"{record.standing.value} epoch {record.epoch} in_sync {','.join(record.in_sync)}"
     text += f" proofs {proofs}" if proofs else ""
+    text += f" bias {record.bias}" if record.bias else ""
     return text + (f" promised {record.promised_to}" if record.promised_to else "")
 
 
@@ -354,6 +370,7 @@ def show_message(message: Message) -> str:
     """In one line: `nodeb:up/1~2` is the connection to nodeb, up, the first one here and the second one there."""
     links = " ".join(f"{r.peer}:{r.link.value}/{r.incarnation}~{r.paired}" for r in message.links)
     text = f"{message.standing.value} {message.epoch} {message.disk.value} {message.role.value} {links}".rstrip()
+    text += f" bias {message.bias}" if message.bias else ""
     if message.ask is not None:
         text += f" ASK#{message.ask.request} epoch {message.ask.epoch} keep {','.join(message.ask.keep)}"
     for answer in message.answers:

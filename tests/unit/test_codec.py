@@ -45,6 +45,7 @@ records = st.builds(
     names,
     st.lists(st.builds(Proof, names, st.sampled_from(ProofKind), numbers), max_size=5).map(tuple),
     st.one_of(st.just(""), names),
+    st.one_of(st.just(""), names),
 )
 
 
@@ -65,6 +66,8 @@ def messages(sender: str = "nodea", run: str = "run1") -> st.SearchStrategy[Mess
         ask=st.one_of(st.none(), asks),
         answers=st.lists(answers, max_size=4).map(tuple),
         promised_to=st.one_of(st.just(""), names),
+        bias=st.one_of(st.just(""), names),
+        wants=st.one_of(st.just(""), names),
     )
 
 

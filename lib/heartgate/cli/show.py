@@ -69,6 +69,7 @@ def _device(item: Data, running: bool) -> List[str]:
 def _volatile(item: Data, row: Any) -> None:
     priorities = " ".join(f"{node}:{value}" for node, value in item["priorities"].items())
     row("priority", f"{item['priority']} of {priorities}, policy {item['policy']}")
+    row("isolated", _isolation(item))
     frozen = {True: ", frozen", False: "", None: ", frozen or not: unknown"}[item["frozen"]]
     row("replica", f"{item['role']}, disk {item['disk']}{frozen}")
     for node, link in item["links"].items():
@@ -87,6 +88,20 @@ def _volatile(item: Data, row: Any) -> None:
         row("STOPPED", f"a step would break: {'; '.join(item['broken'])}")
     if not item["active"]:
         row("resource", "stopped; still guarded, since the replica exists")
+
+
+def _isolation(item: Data) -> str:
+    """What happens here when nobody can be heard any more."""
+    kind, wanted, agreed = item["on_isolation"], item["bias_wanted"], item["bias_agreed"]
+    if kind == "freeze" and not agreed:
+        return "freeze: nobody goes on alone"
+    if agreed and agreed == wanted:
+        return f"bias: {agreed} goes on alone (agreed)"
+    if agreed:
+        return f"bias: {agreed} goes on alone (agreed); the parameters say {wanted or kind}, and that is not agreed yet"
+    if kind == "bias":
+        return f"bias: {wanted} is to go on alone; NOT AGREED (yet): until then nobody does without a fencing"
+    return "fence: goes on when the other is fenced"
 
 
 def _proofs(item: Data) -> str:

@@ -212,6 +212,10 @@ def encode_message(message: Message) -> bytes:
         body["w"] = [tuple(answer) for answer in message.answers]
     if message.promised_to:
         body["p"] = message.promised_to
+    if message.bias:
+        body["b"] = message.bias
+    if message.wants:
+        body["h"] = message.wants
     return to_json(body)
 
 
@@ -248,7 +252,7 @@ def _check_version(version: object, ours: int, what: str) -> None:
 
 
 def _message(body: object, sender: str, run: str) -> Message:
-    fields = _fields(body, "message", "dseiko", "galpqw")
+    fields = _fields(body, "message", "dseiko", "abghlpqw")
     return Message(
         device=_name(fields["d"], "device"),
         sender=sender,
@@ -264,6 +268,8 @@ def _message(body: object, sender: str, run: str) -> Message:
         ask=_ask(fields.get("q")),
         answers=_rows(fields.get("w", []), "answer", 5, _answer),
         promised_to=_optional_name(fields.get("p", ""), "promised_to"),
+        bias=_optional_name(fields.get("b", ""), "bias"),
+        wants=_optional_name(fields.get("h", ""), "wanted bias"),
     )
 
 
@@ -325,7 +331,7 @@ def unseal(kind: str, version: int, data: bytes) -> Any:
 
 
 def encode_record(record: Record) -> bytes:
-    body = {
+    body: dict[str, object] = {
         "standing": record.standing.value,
         "epoch": record.epoch,
         "in_sync": record.in_sync,
@@ -333,13 +339,15 @@ def encode_record(record: Record) -> bytes:
         "proofs": [(proof.node, proof.kind.value, proof.epoch) for proof in record.proofs],
         "promised_to": record.promised_to,
     }
+    if record.bias:
+        body["bias"] = record.bias
     return seal("heartgate-record", RECORD_VERSION, body)
 
 
 def decode_record(data: bytes) -> Record:
     """Raises CodecError (FutureVersion if it is a later version's)."""
     body = unseal("heartgate-record", RECORD_VERSION, data)
-    fields = _fields(body, "record", ("standing", "epoch", "in_sync", "boot", "proofs", "promised_to"))
+    fields = _fields(body, "record", ("standing", "epoch", "in_sync", "boot", "proofs", "promised_to"), ("bias",))
     return Record(
         standing=_enum(Standing, fields["standing"], "standing"),
         epoch=_int(fields["epoch"], "epoch"),
@@ -347,6 +355,7 @@ def decode_record(data: bytes) -> Record:
         boot=_name(fields["boot"], "boot"),
         proofs=_rows(fields["proofs"], "proof", 3, _proof),
         promised_to=_optional_name(fields["promised_to"], "promised_to"),
+        bias=_optional_name(fields.get("bias", ""), "bias"),
     )
 
 

@@ -57,6 +57,8 @@ def message(config: Config, state: State) -> Message:
         state.round.ask if state.round else None,
         state.answers,
         record.promised_to,
+        record.bias,
+        config.bias,
     )
 
 

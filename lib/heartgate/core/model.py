@@ -131,6 +131,7 @@ class Record(NamedTuple):
     other replica may not; fencing proofs got under this epoch are kept in every standing. boot: the boot id under which
     this was written. promised_to: for `blocked`, to whom that was confirmed; for one that serves with others, whose question
     it has agreed to: it needs those who come back too, but they are not back before that one commits.
+    bias: the standing agreement that is in force in this epoch: which node goes on alone when nobody can be heard ("": none).
     """
 
     standing: Standing
@@ -139,6 +140,7 @@ class Record(NamedTuple):
     boot: str
     proofs: Tuple[Proof, ...] = ()
     promised_to: str = ""
+    bias: str = ""
 
 
 class Rank(str, Enum):
@@ -174,6 +176,7 @@ class Config(NamedTuple):
     rank: Rank = Rank.PRIORITY
     on_isolation: OnIsolation = OnIsolation.FENCE
     confirm_timeout_ms: int = 10_000
+    bias: str = ""  # with `on_isolation=bias`: who is to go on alone
     omitted_rules: frozenset[str] = frozenset()  # for the explorer alone; the daemon refuses to run with any
 
     @property
@@ -238,6 +241,8 @@ class Message(NamedTuple):
     ask: Optional[Ask] = None
     answers: Tuple[Answer, ...] = ()
     promised_to: str = ""  # as in the record
+    bias: str = ""  # as in the record: what is agreed
+    wants: str = ""  # what the parameters say: who is to have the bias
 
     def link_to(self, node: str) -> Optional[LinkReport]:
         for report in self.links:
@@ -461,6 +466,7 @@ def make_config(
     on_isolation: OnIsolation = OnIsolation.FENCE,
     confirm_timeout_ms: int = 10_000,
     omitted_rules: Iterable[str] = (),
+    bias: str = "",
 ) -> Config:
     """A Config with its priorities checked. Raises ValueError naming what is wrong."""
     if len(priorities) < 2:
@@ -474,5 +480,19 @@ def make_config(
         if value in by_value:
             raise ValueError(f"{device}: {by_value[value]} and {node} have the same priority {value}; no two may be alike")
         by_value[value] = node
+    _check_bias(device, priorities, rank, on_isolation, bias)
     ordered = tuple(sorted(priorities.items(), key=lambda item: item[1]))
-    return Config(device, me, ordered, rank, on_isolation, confirm_timeout_ms, frozenset(omitted_rules))
+    return Config(device, me, ordered, rank, on_isolation, confirm_timeout_ms, bias, frozenset(omitted_rules))
+
+
+def _check_bias(device: str, priorities: Mapping[str, int], rank: Rank, on_isolation: OnIsolation, bias: str) -> None:
+    if on_isolation is not OnIsolation.BIAS:
+        if bias:
+            raise ValueError(f"{device}: bias={bias} is given, but on_isolation is {on_isolation.value}")
+        return
+    if bias not in priorities:
+        raise ValueError(f"{device}: on_isolation=bias names no node of the priorities ({bias or 'none is given'})")
+    if len(priorities) != 2:
+        raise ValueError(f"{device}: on_isolation=bias is for two replicas; there are {len(priorities)}")
+    if rank is Rank.PRIORITY and priorities[bias] != min(priorities.values()):
+        raise ValueError(f"{device}: the bias is with {bias}, which has not the highest priority, and policy=priority")

@@ -61,7 +61,7 @@ def booted(config: Config, record: Optional[Record], boot: str) -> Record:
     alone = record.standing is Standing.SOLO and record.in_sync == (config.me,)
     if alone or record.standing is Standing.BLOCKED or not on(config, "boot-unproven"):
         return record._replace(boot=boot)
-    return record._replace(standing=Standing.UNPROVEN, boot=boot, proofs=())
+    return record._replace(standing=Standing.UNPROVEN, boot=boot, proofs=(), bias="")
 
 
 def step(config: Config, state: State, event: Event) -> Tuple[State, Tuple[Action, ...]]:

@@ -27,6 +27,7 @@ from heartgate.core.model import (
     Flush,
     Link,
     Message,
+    OnIsolation,
     Proof,
     ProofKind,
     Record,
@@ -100,7 +101,7 @@ def _excluded(config: Config, state: State) -> Effect:
             continue
         if said.epoch > record.epoch or (record.standing is not Standing.BLOCKED and said.epoch == record.epoch):
             blocked = record._replace(
-                standing=Standing.BLOCKED, epoch=max(said.epoch, record.epoch), proofs=(), promised_to=said.sender
+                standing=Standing.BLOCKED, epoch=max(said.epoch, record.epoch), proofs=(), promised_to=said.sender, bias=""
             )
             token = state.next_request
             return _settled(state, blocked)._replace(next_request=token + 1), (Block(token),)
@@ -170,12 +171,34 @@ def _ask_block(config: Config, state: State) -> Effect:
             continue
         record, token = state.record, state.next_request
         epoch = max(record.epoch + 1, ask.epoch) if on(config, "epoch-raise") else record.epoch
-        blocked = record._replace(standing=Standing.BLOCKED, epoch=epoch, proofs=(), promised_to=said.sender)
+        blocked = record._replace(standing=Standing.BLOCKED, epoch=epoch, proofs=(), promised_to=said.sender, bias="")
         state = _settled(state, blocked)._replace(
             blocking=Blocking(said.sender, said.run, ask.request, token), next_request=token + 1
         )
         return state, (Block(token),)
     return None
+
+
+def _yield(config: Config, state: State) -> Effect:
+    """The agreement says that the other one goes on alone: nothing is to be waited for here."""
+    record = state.record
+    if record.standing is not Standing.DECIDING or record.bias in ("", config.me) or record.bias in state.online:
+        return None
+    token = state.next_request
+    blocked = record._replace(standing=Standing.BLOCKED, proofs=(), promised_to=record.bias, bias="")
+    return _settled(state, blocked)._replace(next_request=token + 1), (Block(token),)
+
+
+def _end_bias(config: Config, state: State) -> Effect:
+    """Who has the bias, or could have it by the other's word, and is not to have it any more: gives it up, under a new epoch.
+    The other one is bound until it joins that epoch."""
+    record = state.record
+    if record.standing is not Standing.SYNCED or config.bias == config.me:
+        return None
+    bound = any(said.bias == config.me and said.epoch == record.epoch for _, said in state.heard)
+    if record.bias != config.me and not bound:
+        return None
+    return _settled(state, record._replace(epoch=record.epoch + 1, bias="")), ()
 
 
 def _block_again(config: Config, state: State) -> Effect:
@@ -229,6 +252,19 @@ def _join(config: Config, state: State) -> Effect:
     return None
 
 
+def _agree_bias(config: Config, state: State) -> Effect:
+    """First the one that will block binds itself; who will go on alone takes the bias only when it has heard that."""
+    record, mine = state.record, message(config, state)
+    if not config.bias or record.standing is not Standing.SYNCED or record.bias == config.bias:
+        return None
+    for _, said in state.heard:
+        together = said.standing is Standing.SYNCED and said.epoch == record.epoch and is_in_contact(config, mine, said)
+        bound = said.bias == config.me or not on(config, "agree-first")
+        if together and said.wants == config.bias and (config.bias != config.me or bound):
+            return state._replace(record=record._replace(bias=config.bias)), ()
+    return None
+
+
 def _self_return(config: Config, state: State) -> Effect:
     record = state.record
     returning = record.standing is Standing.DECIDING or (
@@ -269,6 +305,7 @@ def _accept(config: Config, state: State) -> Effect:
                 in_sync=tuple(sorted(ask.keep)),
                 proofs=tuple(p for p in record.proofs if p.node not in ask.keep),
                 promised_to=said.sender,
+                bias="",
             )
         answer = Answer(said.sender, said.run, ask.request, record.epoch, False)
         agreed = state._replace(record=record, answers=give(state.answers, answer))
@@ -325,7 +362,13 @@ def _evidence(config: Config, state: State, node: str) -> Optional[Proof]:
             return Proof(node, ProofKind.CONFIRMED, current.ask.epoch)
     if record.standing is not Standing.DECIDING and record.standing not in SERVING:
         return None  # blocked and unproven nodes never claim by fencing, nor by what they once knew
+    if record.bias == config.me and node not in state.online:
+        return Proof(node, ProofKind.AGREED, record.epoch)
+    if record.bias == node and on(config, "bound"):
+        return None
     known = proof_of(record, node)
+    if known is not None and known.kind is ProofKind.FENCED and config.on_isolation is OnIsolation.FREEZE and on(config, "freeze"):
+        return None
     if known is not None and (known.epoch == record.epoch or not on(config, "fence-epoch")):
         return known
     return None
@@ -353,6 +396,8 @@ def _fence(config: Config, state: State) -> Effect:
     current = state.round
     if current is None or not current.overdue or state.record.standing is not Standing.DECIDING:
         return None
+    if config.on_isolation is OnIsolation.FREEZE or state.record.bias not in ("", config.me):
+        return None  # it could not use a fencing
     for node in config.nodes:
         silent = node not in current.ask.keep and _evidence(config, state, node) is None
         if silent and node in state.online and node not in state.fence_asked:
@@ -395,11 +440,14 @@ TABLE: Tuple[Rule, ...] = (
     Rule("excluded", "Another node serves without this one: block.", _excluded),
     Rule("loss", "Contact with a node in sync is lost: nothing may be decided alone any more.", _loss),
     Rule("split", "Two others have lost each other and one of them is left out: decide with them.", _split),
+    Rule("yield", "Nobody can be heard, and the standing agreement is for the other one: block.", _yield),
+    Rule("end-bias", "The bias is not to be here any more: give it up, under a new epoch.", _end_bias),
     Rule("drop", "The other end has lost this very connection: drop it here too, so that the kernel freezes.", _drop),
     Rule("ask-block", "The verdict's first node asks: persist blocked, make it so, then confirm.", _ask_block),
     Rule("block-again", "The block did not hold, and the replica has changed since: try again.", _block_again),
     Rule("operator", "A person declares this replica the good one: serve alone.", _operator),
     Rule("join", "A serving node counts this one in, over the connection both see now: serve.", _join),
+    Rule("agree-bias", "In sync, and both are to have the same agreement: bind oneself first, then take the bias.", _agree_bias),
     Rule("self-return", "The connection is back before any verdict and both are up to date: go on as before.", _self_return),
     Rule("accept", "The verdict's first node wants to keep this one: agree.", _accept),
     Rule("propose", "This node is the verdict's first: ask the others (or withdraw a question that is out of date).", _propose),
@@ -421,6 +469,9 @@ GUARDS: Tuple[Tuple[str, str], ...] = (
     ("meeting", "When all replicas can be heard and none may serve, the first rank among the up-to-date ones is chosen."),
     ("promise", "Who has confirmed a block leaves it only by readmission over the same connection, or by the meeting rule."),
     ("all-agree", "With three and more: who is taken back joins when all who serve have agreed, not when the first of them has."),
+    ("agree-first", "Who has the bias takes it only when the other one has bound itself, in this epoch."),
+    ("bound", "Who is bound by the agreement cannot claim by fencing."),
+    ("freeze", "With on_isolation=freeze a fencing is no proof."),
     ("proof", "Nobody serves without proof about everybody else."),
 )
 

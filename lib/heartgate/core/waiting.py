@@ -18,6 +18,8 @@ def refusal(config: Config, state: State) -> str:
         return f"this node is {record.standing.value}: it may serve already"
     if record.standing is Standing.DECIDING:
         missing = _others(config, record.in_sync)
+        if record.bias in missing:
+            return f"this node is deciding, and bound to let {record.bias} go on, which is a member of the cluster still"
         return (
             f"this node is deciding and goes on by itself as soon as {_either(missing)} confirms its block or is fenced; if a "
             f"machine is certainly off, say so with `stonith_admin --confirm NODE`"

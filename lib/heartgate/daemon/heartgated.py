@@ -88,6 +88,7 @@ class Daemon:
         if guard is not None:
             guard.reconfigure(config, params, driver)
             guard.active = active
+            guard.handle(self.peers.membership_now(config.me))  # what the new parameters say is told, and acted upon
             return guard
         guard = Guard(self.services, self._outside, config, params, driver)
         guard.active = active

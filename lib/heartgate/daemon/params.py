@@ -21,6 +21,7 @@ DEFAULTS: Mapping[str, str] = {
     "priorities": "",
     "policy": "priority",
     "on_isolation": "fence",
+    "bias": "",
     "confirm_timeout": "10",
     "on_blocked_promoted": "release",
     "flush": "",
@@ -45,6 +46,7 @@ class Params(NamedTuple):
     priorities: Tuple[Tuple[str, int], ...]
     policy: Rank
     on_isolation: OnIsolation
+    bias: str
     confirm_timeout_ms: int
     on_blocked_promoted: str
     flush: Tuple[str, ...]
@@ -54,7 +56,7 @@ class Params(NamedTuple):
     def config(self, resource: str, me: str) -> Config:
         """Raises ValueError when the priorities do not name this node."""
         return make_config(
-            resource, me, dict(self.priorities), self.policy, self.on_isolation, self.confirm_timeout_ms
+            resource, me, dict(self.priorities), self.policy, self.on_isolation, self.confirm_timeout_ms, bias=self.bias
         )
 
 
@@ -68,13 +70,16 @@ def parse(raw: Mapping[str, str]) -> Tuple[Optional[Params], List[Problem]]:
         exec_program=_program(given, problems),
         priorities=_priorities(given["priorities"], problems),
         policy=Rank(_choice(given, "policy", tuple(rank.value for rank in Rank), problems)),
-        on_isolation=_on_isolation(given, problems),
+        on_isolation=OnIsolation(_choice(given, "on_isolation", tuple(kind.value for kind in OnIsolation), problems)),
+        bias=given["bias"],
         confirm_timeout_ms=_duration_ms(given, "confirm_timeout", problems),
         on_blocked_promoted=_choice(given, "on_blocked_promoted", ("release", "fence"), problems),
         flush=_flush(given["flush"], problems),
         flush_timeout_s=_duration_ms(given, "flush_timeout", problems) / 1000,
         sync_interfaces=_interfaces(given["sync_interfaces"], problems),
     )
+    if not problems:
+        _bias(params, problems)
     return (None if problems else params), problems
 
 
@@ -144,17 +149,28 @@ def _priorities(value: str, problems: List[Problem]) -> Tuple[Tuple[str, int], .
     return tuple(sorted(found.items(), key=lambda item: item[1]))
 
 
-def _on_isolation(given: Mapping[str, str], problems: List[Problem]) -> OnIsolation:
-    value = _choice(given, "on_isolation", tuple(kind.value for kind in OnIsolation), problems)
-    if value != OnIsolation.FENCE.value:
-        problems.append(
-            Problem(
-                "on_isolation-not-built",
-                f"on_isolation={value} is not built yet in this version",
-                "use on_isolation=fence (the default), with STONITH configured",
-            )
-        )
-    return OnIsolation(value)
+def _bias(params: Params, problems: List[Problem]) -> None:
+    """What contradicts itself about the standing agreement."""
+
+    def wrong(code: str, message: str, remedy: str) -> None:
+        problems.append(Problem(code, message, remedy))
+
+    bias, nodes = params.bias, [node for node, _ in params.priorities]
+    if params.on_isolation is not OnIsolation.BIAS:
+        if bias:
+            wrong("bias-unused", f"bias={bias!r:.80} is given, but on_isolation={params.on_isolation.value} does not use it",
+                  "set on_isolation=bias, or leave bias out")  # fmt: skip
+        return
+    if not bias:
+        wrong("bias-missing", "on_isolation=bias, and bias does not name the node that goes on alone", f"set e.g. bias={nodes[0]}")
+    elif bias not in nodes:
+        wrong("bias-stranger", f"bias={bias!r:.80} is no node of priorities", f"set bias to one of: {', '.join(nodes)}")
+    elif len(nodes) != 2:
+        wrong("bias-nodes", f"on_isolation=bias is for two replicas, and priorities names {len(nodes)}",
+              "use on_isolation=fence (or freeze) with three and more")  # fmt: skip
+    elif params.policy is Rank.PRIORITY and bias != nodes[0]:
+        wrong("bias-priority", f"bias={bias}, but with policy=priority {nodes[0]} goes on whenever the two can still talk",
+              f"set bias={nodes[0]}, or give {bias} the highest priority")  # fmt: skip
 
 
 def _duration_ms(given: Mapping[str, str], name: str, problems: List[Problem]) -> int:

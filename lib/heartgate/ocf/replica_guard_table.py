@@ -57,10 +57,19 @@ PARAMETERS = (
         "on_isolation",
         "string",
         "What to do when no other node can be heard",
-        "fence: stay frozen until Pacemaker reports the peer fenced. bias and freeze are not built yet and are "
-        "refused.",
+        "fence: stay frozen until Pacemaker reports the peer fenced (needs STONITH). bias: the node named by bias goes on alone at "
+        "once, the other one blocks and cannot claim by fencing; for two nodes without STONITH. freeze: nobody goes on until "
+        "the nodes can talk again, or a person decides.",
         default=DEFAULTS["on_isolation"],
         choices=("fence", "bias", "freeze"),
+    ),
+    Parameter(
+        "bias",
+        "string",
+        "Who goes on alone, with on_isolation=bias",
+        "The node that goes on at once when no other node can be heard. Both nodes agree to it while they are in sync, and it "
+        "moves only by agreement. With policy=priority it is the node of the highest priority. If it dies, a person "
+        "decides (heartgate mark-synchronized).",
     ),
     Parameter(
         "confirm_timeout",

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import List, Optional
 
-from heartgate.core.model import Rank
+from heartgate.core.model import OnIsolation, Rank
 from heartgate.core.rules import GUARDS, TABLE
 from heartgate.sim.explorer import Report, Violation, explore
 from heartgate.sim.moves import KINDS, RARE_KINDS, Setting
@@ -34,6 +34,9 @@ def parser() -> argparse.ArgumentParser:
                       help=f"only such faults; may be repeated (default: {', '.join(KINDS)})")
     made.add_argument("--unreduced", action="store_true", help="messages may take any time, without a fault")
     made.add_argument("--lagging", action="append", default=[], choices=("a", "b"), help="messages to this one may take any time")
+    made.add_argument("--on-isolation", choices=[o.value for o in OnIsolation], default="fence", help="default fence")
+    made.add_argument("--bias", choices=("a", "b"), default="", help="with --on-isolation bias: who goes on alone")
+    made.add_argument("--no-fencing", action="store_true", help="Pacemaker fences nobody")
     made.add_argument("--limit", type=int, default=50_000_000, metavar="N", help="stop after so many states")
     return made
 
@@ -47,6 +50,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
         primaries=PRIMARIES[options.primary],
         faults=options.faults,
         kinds=tuple(options.kind) if options.kind else KINDS,
+        on_isolation=OnIsolation(options.on_isolation),
+        bias=options.bias,
+        fencing=not options.no_fencing,
         lagging=(0, 1) if options.unreduced else tuple("ab".index(n) for n in options.lagging),
     )
     began = time.process_time()

@@ -16,7 +16,7 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 from heartgate.core.model import Message
 from heartgate.sim import canonical
 from heartgate.sim import world as w
-from heartgate.sim.judge import judge, judge_bereaved, judge_rest, standings
+from heartgate.sim.judge import judge, judge_bereaved, judge_isolated, judge_rest, standings
 from heartgate.sim.moves import Moves, Setting, goes_on, put
 from heartgate.sim.world import Broken, Kernel, Node, World, initial_record
 
@@ -163,6 +163,8 @@ class Explorer:
             if resting:
                 label = "(at rest)"
                 judge_rest(world)
+                if self.setting.isolated:
+                    judge_isolated(world)
                 if self.setting.bereaved:
                     judge_bereaved(world)
         except Broken as broken:

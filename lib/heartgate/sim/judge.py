@@ -49,7 +49,8 @@ def _judge_proofs(world: World) -> None:
         if not (_in_force(node, me) and _in_force(peer, 1 - me) and _may_serve(node)):
             continue
         without = node.record is not None and NAMES[1 - me] not in node.record.in_sync
-        if without and peer.record is not None and peer.record.standing in CURRENT:
+        bound = peer.record is not None and peer.record.bias == NAMES[me]  # by the agreement: it cannot come to serve alone
+        if without and not bound and peer.record is not None and peer.record.standing in CURRENT:
             raise Broken(f"I3 {NAMES[me]} goes on without {NAMES[1 - me]}, which is {peer.record.standing.value}")
 
 
@@ -82,6 +83,18 @@ def judge_bereaved(world: World) -> None:
         waits = node.record is not None and node.record.standing is Standing.DECIDING and not node.slow
         if waits and node.peer_clean and node.state is not None and not world.nodes[1 - me].powered:
             raise Broken(f"liveness: {NAMES[me]} waits for ever for {NAMES[1 - me]}, which was fenced ({standings(world)})")
+
+
+def judge_isolated(world: World) -> None:
+    """In a world where nothing moves by itself any more, and the two can reach each other over nothing: one goes on, the other
+    knows that it does not. Raises Broken."""
+    alive = all(n.powered and n.state is not None and not n.slow for n in world.nodes)
+    if world.cable or world.heartbeat or not alive:
+        return
+    if not any(_may_serve(n) for n in world.nodes):
+        raise Broken(f"liveness: isolated, and nobody goes on ({standings(world)})")
+    if any(n.record is not None and n.record.standing is Standing.DECIDING for n in world.nodes):
+        raise Broken(f"liveness: isolated, and somebody waits for nothing ({standings(world)})")
 
 
 def judge_rest(world: World) -> None:

@@ -26,6 +26,7 @@ from heartgate.core.model import (
     MarkSynchronized,
     Membership,
     Message,
+    OnIsolation,
     Persist,
     Rank,
     Release,
@@ -71,6 +72,9 @@ class Setting(NamedTuple):
     hit: Tuple[int, ...] = (0, 1)  # whom faults can hit (a cut link hits both)
     bereaved: bool = False  # judge the survivor of a machine that never comes back, too
     fencing: bool = True  # False: what Pacemaker is asked to fence, it never does
+    isolated: bool = False  # judge two that can reach each other over nothing, too
+    on_isolation: OnIsolation = OnIsolation.FENCE
+    bias: str = ""
     lagging: Tuple[int, ...] = ()  # messages to these may take any time; to others they come at once, but for a fault
 
     @property
@@ -80,7 +84,9 @@ class Setting(NamedTuple):
 
 def make_configs(setting: Setting) -> Tuple[Config, Config]:
     def one(me: str) -> Config:
-        return make_config("r0", me, {"a": 1, "b": 2}, setting.rank, omitted_rules=setting.omitted)
+        return make_config(
+            "r0", me, {"a": 1, "b": 2}, setting.rank, setting.on_isolation, omitted_rules=setting.omitted, bias=setting.bias
+        )
 
     return one("a"), one("b")
 
