@@ -62,7 +62,12 @@ def sources() -> Tuple[Source, ...]:
 
 def add_arguments(commands: Any) -> None:
     parser = commands.add_parser("check", help="the heartbeat links of this node and its peer against the rules")
+    describe(parser)
     parser.set_defaults(run=run)
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    """Which links, and where the peer's facts come from: for every command that looks at both nodes."""
     parser.description = (
         "Checks the heartbeat links of this node and its peer against the rules (docs/heartbeat-rules.md). Changes nothing. "
         "IF is an interface, or IF:PEER_IF where the peer's has another name."
@@ -115,7 +120,7 @@ def add_arguments(commands: Any) -> None:
         parser.print_usage(sys.stderr)
         parser.exit(COULD_NOT_LOOK, f"{parser.prog}: error: {message}\n")
 
-    parser.error = error
+    parser.error = error  # type: ignore[method-assign, assignment]
 
 
 def run(options: argparse.Namespace) -> int:

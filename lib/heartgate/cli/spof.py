@@ -19,8 +19,8 @@ EPILOG = """Exit codes of spof:
 
 def add_arguments(commands: Any) -> None:
     parser = commands.add_parser("spof", help="the smallest sets of parts whose loss cuts the links between the nodes")
+    check.describe(parser)
     parser.set_defaults(run=run)
-    check.add_arguments(parser)
     parser.description = (
         "Shows the smallest sets of parts (adapters, cards, switches) whose loss cuts all heartbeats, all sync links, or both. "
         "IF is an interface, or IF:PEER_IF where the peer's has another name."
