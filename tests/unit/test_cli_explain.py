@@ -337,7 +337,8 @@ def test_what_cannot_be_read(ask: Any, tmp_path: Path, monkeypatch: Any) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["", "3", "25:00", "12:61", "2023-13-01", "2023-02-30", "soon", "-10", "-10lightyears", "2999-01-01", "-999999999d", "-1 "]
+    "text",
+    ["", "3", "25:00", "12:61", "2023-13-01", "2023-02-30", "soon", "-10", "-10lightyears", "2999-01-01", "-999999999d", "-1 "],
 )
 def test_no_time(files: Any, ask: Any, text: str) -> None:
     files("readmission", "nodea")

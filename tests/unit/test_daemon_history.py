@@ -140,6 +140,17 @@ def test_new_parameters_are_a_new_beginning_of_the_replay(bench: Bench, guard: G
     assert refusals(bench) == [] and steps(bench)[-1].config == guard.config != steps(bench)[0].config
 
 
+@pytest.mark.req("E1")
+def test_a_failure_that_repeats_is_told_once_and_again_after_a_success(bench: Bench, guard: Guard) -> None:
+    """What is tried for hours must not push the verdict out of the file."""
+    for ok in (False, False, False, True, False, False):
+        guard.history.done("enforce", ok, "" if ok else "no drbdadm")
+    guard.history.done("enforce", False, "timeout")
+    bench.until("them", lambda: [item for item in items(bench) if isinstance(item, Done) and item.how == "timeout"])
+    told = [(item.ok, item.how) for item in items(bench) if isinstance(item, Done) and item.what == "enforce"]
+    assert told == [(False, "no drbdadm"), (True, ""), (False, "no drbdadm"), (False, "timeout")]
+
+
 # --- when it cannot be written
 
 

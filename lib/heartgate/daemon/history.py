@@ -60,6 +60,7 @@ class History:
         self._waiting: Deque[Waiting] = deque(maxlen=WAITING_LIMIT)
         self._due = False
         self._writing = False
+        self._failures: Dict[str, str] = {}  # the last one of each action that has not succeeded since
         # Of the lane:
         self._written = 0  # number of the last entry that was written
         self._previous = ""
@@ -78,7 +79,11 @@ class History:
         self._add("step", describe, config, checkpoint)
 
     def done(self, what: str, ok: bool, how: str, took_us: Optional[int] = None) -> None:
-        """What an action came to. took_us: since it was ordered."""
+        """What an action came to. took_us: since it was ordered. The same failure again and again is told once: what is
+        tried for hours must not push the verdict out of the file."""
+        if not ok and self._failures.get(what) == how:
+            return
+        self._failures[what] = "" if ok else how
         body: Dict[str, Any] = {"what": what, "ok": ok, "how": how[:HOW_LIMIT]}
         if took_us is not None:
             body["took_us"] = max(0, took_us)
