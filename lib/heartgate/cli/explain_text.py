@@ -107,7 +107,7 @@ def _step(step: Step, stamp: str) -> List[str]:
     rules = words.fired(step)
     if not (seen or rules or orders):
         return []
-    lines = _row(stamp, "seen", "; ".join(seen) or "a detail (--json has it)")
+    lines = _row(stamp, "seen", "; ".join(seen) or words.detail(step))
     for ident, text in rules:
         lines += _row("", "rule", f"{ident}: {text}")
     for proof in _new_proofs(step):

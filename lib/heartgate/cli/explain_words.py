@@ -61,6 +61,14 @@ def seen(step: Step) -> List[str]:
     return _SEEN[type(event)](step.config, before, event)
 
 
+def detail(step: Step) -> str:
+    """For a step that did something, though `seen` has no words for what it saw."""
+    event = step.event
+    if isinstance(event, model.Heard):
+        return f"a detail of what {event.message.sender} says, such as which connection it sees (--json has it)"
+    return "a detail (--json has it)"
+
+
 def _start(step: Step) -> List[str]:
     found = step.event.record if isinstance(step.event, Start) else None
     if found is None:
