@@ -214,16 +214,22 @@ def test_nothing_is_written_in_the_moment_of_a_verdict(bench: Bench, guard: Guar
 
 def test_the_policys_version_changes_with_its_sources(tmp_path: Path, monkeypatch: Any) -> None:
     ours = module.core_version()
-    for name in module.CORE:
-        (tmp_path / name).write_bytes((Path(module.policy.__file__).parent / name).read_bytes())
+    core = Path(module.policy.__file__).parent
+    for path in core.glob("*.py"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
     monkeypatch.setattr(module.policy, "__file__", str(tmp_path / "policy.py"))
+    module.core_version.cache_clear()
+    assert module.core_version() == ours
+    (tmp_path / "codec.py").write_bytes(b"# decides nothing\n")
     module.core_version.cache_clear()
     assert module.core_version() == ours
     (tmp_path / "rules.py").write_bytes(b"# something else\n")
     module.core_version.cache_clear()
     other = module.core_version()
     (tmp_path / "rules.py").unlink()
+    (tmp_path / "rules.py").mkdir()
     module.core_version.cache_clear()
-    assert len({ours, other, module.core_version()}) == 3
+    unknown = module.core_version()
+    assert len({ours, other, unknown}) == 3 and unknown.endswith("+unknown")
     monkeypatch.undo()
     module.core_version.cache_clear()
