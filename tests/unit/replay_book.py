@@ -33,6 +33,7 @@ class Book:
         self.noted: List[Noted] = []
         self.lines: List[bytes] = []
         self._run, self._n, self._previous = "", 0, ""
+        self._config: Any = None
 
     def note(self, noted: Noted) -> None:
         run = noted.after.run
@@ -48,9 +49,11 @@ class Book:
         else:
             assert noted.before is not None
             whole = any(isinstance(action, (Persist, AnswerHandler)) for action in noted.actions)
+            whole = whole or noted.config != self._config  # other parameters, in the same run
             kind, body = "step", replay.step_body(noted.config, noted.before, noted.event, noted.after, noted.actions, whole)
         line, self._previous = replay.seal_line(head, kind, body, self._previous)
         self.lines.append(line)
+        self._config = noted.config
 
     @property
     def data(self) -> bytes:

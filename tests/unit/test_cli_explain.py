@@ -127,6 +127,18 @@ def test_the_rules_are_those_of_the_table() -> None:
     assert {rule.ident: rule.text for rule in rules.TABLE} == explain_words.RULES
 
 
+def test_there_are_words_for_everything_in_the_model() -> None:
+    """What is added to the model needs words here."""
+    from heartgate.cli import explain_words
+    from heartgate.core import model
+
+    assert set(explain_words._SEEN) == set(model.Event.__args__)  # type: ignore[attr-defined]
+    in_place = {model.Persist, model.Send, model.AnswerHandler, model.Publish, model.Note}
+    assert {*explain_words._ORDERED, *in_place} == set(model.Action.__args__)  # type: ignore[attr-defined]
+    assert set(explain_words.PROOFS) == set(model.ProofKind)
+    assert {standing.value for standing in Standing} <= set(explain.text.MEANING)
+
+
 @pytest.mark.req("E6")
 def test_at_a_time(files: Any, ask: Any) -> None:
     made = files("readmission", "nodeb")
@@ -200,7 +212,7 @@ def test_every_moment_of_every_script_can_be_told(path: Path, files: Any, ask: A
             chain = explain_pick.pick(items, step.head.at_ms)
             assert chain is not None and not chain.refused
             page = explain.text.page(chain, explain_pick.steps_of(items)[-1], True, step.head.at_ms)
-            assert "a detail (--json has it)\n               rule" not in page or "rule" in page
+            assert "seen  \n" not in page
             assert max(len(line) for line in page.splitlines()) <= 160
             json.dumps(explain.text.data(chain, explain_pick.steps_of(items)[-1], True, None))
         assert ask("data")[0] == 0
@@ -250,6 +262,22 @@ def test_another_version_of_the_policy(files: Any, ask: Any, monkeypatch: Any) -
 
 
 @pytest.mark.req("E1")
+def test_after_an_upgrade_the_old_entries_are_one_line_and_the_new_run_is_told(files: Any, ask: Any, monkeypatch: Any) -> None:
+    """What the new version does not understand of the old one's words must not bury what it does understand."""
+    made = files("sync_cut_active_on_b_priority", "nodea")
+    old = list(made.book.lines)
+    for here, there in ((b'"fence"', b'"hold"'), (b"1700000000", b"1600000000"), (b"nodea-run1", b"nodea-run0")):
+        old = [line.replace(here, there) for line in old]
+    made.write(b"".join(resealed(old)) + made.book.data)
+    monkeypatch.setattr(explain, "core_version", lambda: "2.0+new")
+    code, out, err = ask("data")
+    assert (code, err) == (0, "") and "data on nodea: SOLO" in out and "entries of the history are of another version" in out
+    code, out, err = ask("data", "--at", "2023-11-14 22:13:19")
+    assert code == 6 and err.count("\n") == 1 and "written by another version" in err
+    assert "nothing is recorded" in ask("data", "--at", "2020-01-01")[2]
+
+
+@pytest.mark.req("E1")
 def test_a_missing_end_is_noticed_by_the_record(files: Any, ask: Any) -> None:
     made = files("sync_cut_active_on_b_priority", "nodea")
     number = next(i for i, line in enumerate(made.book.lines) if b'"commit"' in line)
@@ -276,7 +304,7 @@ def test_entries_without_a_check_are_said_to_be_old(files: Any, ask: Any) -> Non
     old = b'{"at":1,"run":"r","event":"start","config":null,"before":null,"actions":[]}\n'
     made.write(old + made.book.data)
     code, out, err = ask("data")
-    assert (code, err) == (0, "") and "1 older entries cannot be checked" in out
+    assert (code, err) == (0, "") and "1 entries of the history are of another version" in out
     made.write(old)
     code, _, err = ask("data")
     assert code == 3 and "a version of heartgate wrote it that kept no checks" in err

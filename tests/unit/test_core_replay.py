@@ -125,6 +125,40 @@ def test_a_missing_an_extra_and_a_moved_entry_are_noticed(book: Book) -> None:
 
 
 @pytest.mark.req("E1")
+def test_each_entry_names_the_one_before_it(book: Book) -> None:
+    """One entry altered where no replay can notice it (its time), and its own check made anew: the next one tells."""
+    for number in range(len(book.lines) - 1):
+        entry = json.loads(book.lines[number])
+        entry["at"] += 60_000
+        previous = entry["prev"].encode()
+        del entry["prev"], entry["sum"]
+        text = to_json(entry)[:-1] + b',"prev":"' + previous + b'"'
+        line = text + b',"sum":"' + replay._check(text).encode() + b'"}\n'
+        found = refused(b"".join([*book.lines[:number], line, *book.lines[number + 1 :]]))
+        assert [item.line for item in found] == [number + 2] and "does not name the check" in found[0].reason
+
+
+@pytest.mark.req("E1")
+def test_an_entry_that_was_taken_out_leaves_a_gap(book: Book) -> None:
+    """Even with all checks made anew, and where nothing else depends on it."""
+    head = replay.replay(book.data, CORE)[-1].head  # type: ignore[union-attr]
+    last = json.loads(book.lines[-1])
+    body = {"what": "flush", "ok": True, "how": "synced", "took_us": 7}
+    done = [replay.seal_line(head._replace(n=last["n"] + i, core=CORE), "done", body, "")[0] for i in (1, 2, 3)]
+    assert not refused(b"".join(resealed([*book.lines, *done])))
+    found = refused(b"".join(resealed([*book.lines, done[0], done[2]])))
+    assert [item.line for item in found] == [len(book.lines) + 2] and "1 entries before it are not there" in found[0].reason
+
+
+@pytest.mark.req("E1")
+def test_a_value_of_a_wrong_type_is_refused_although_the_policy_would_not_mind(book: Book) -> None:
+    """The loser has never used its time limit."""
+    lines = [line.replace(b'{"OnIsolation":"fence"},10000', b'{"OnIsolation":"fence"},"soon"') for line in book.lines]
+    found = refused(b"".join(resealed(lines)))
+    assert found[0].line == 1 and found[0].reason == "its config is no such value"
+
+
+@pytest.mark.req("E1")
 def test_a_cut_off_end_is_noticed(book: Book) -> None:
     whole = len(book.data)
     last = len(book.lines[-1])

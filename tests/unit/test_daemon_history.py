@@ -140,6 +140,17 @@ def test_new_parameters_are_a_new_beginning_of_the_replay(bench: Bench, guard: G
     assert refusals(bench) == [] and steps(bench)[-1].config == guard.config != steps(bench)[0].config
 
 
+@pytest.mark.req("E1")
+def test_a_failure_that_repeats_is_told_once_and_again_after_a_success(bench: Bench, guard: Guard) -> None:
+    """What is tried for hours must not push the verdict out of the file."""
+    for ok in (False, False, False, True, False, False):
+        guard.history.done("enforce", ok, "" if ok else "no drbdadm")
+    guard.history.done("enforce", False, "timeout")
+    bench.until("them", lambda: [item for item in items(bench) if isinstance(item, Done) and item.how == "timeout"])
+    told = [(item.ok, item.how) for item in items(bench) if isinstance(item, Done) and item.what == "enforce"]
+    assert told == [(False, "no drbdadm"), (True, ""), (False, "no drbdadm"), (False, "timeout")]
+
+
 # --- when it cannot be written
 
 
@@ -203,16 +214,22 @@ def test_nothing_is_written_in_the_moment_of_a_verdict(bench: Bench, guard: Guar
 
 def test_the_policys_version_changes_with_its_sources(tmp_path: Path, monkeypatch: Any) -> None:
     ours = module.core_version()
-    for name in module.CORE:
-        (tmp_path / name).write_bytes((Path(module.policy.__file__).parent / name).read_bytes())
+    core = Path(module.policy.__file__).parent
+    for path in core.glob("*.py"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
     monkeypatch.setattr(module.policy, "__file__", str(tmp_path / "policy.py"))
+    module.core_version.cache_clear()
+    assert module.core_version() == ours
+    (tmp_path / "codec.py").write_bytes(b"# decides nothing\n")
     module.core_version.cache_clear()
     assert module.core_version() == ours
     (tmp_path / "rules.py").write_bytes(b"# something else\n")
     module.core_version.cache_clear()
     other = module.core_version()
     (tmp_path / "rules.py").unlink()
+    (tmp_path / "rules.py").mkdir()
     module.core_version.cache_clear()
-    assert len({ours, other, module.core_version()}) == 3
+    unknown = module.core_version()
+    assert len({ours, other, unknown}) == 3 and unknown.endswith("+unknown")
     monkeypatch.undo()
     module.core_version.cache_clear()

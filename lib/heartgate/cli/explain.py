@@ -19,6 +19,7 @@ from heartgate.daemon.store import Store
 
 STATE_DIR = Path("/var/lib/heartgate")
 OK, FAILED, BAD_USAGE, NOTHING, NO_DEVICE, REFUSED = 0, 1, 2, 3, 5, 6
+SHOWN = 3  # entries that cannot be believed: more of them tell a person nothing new
 PING_S = 2.0
 SETTLE_S = 0.5  # a running daemon writes its history a moment after the record
 
@@ -94,35 +95,43 @@ def _explain(options: argparse.Namespace, known: Known, at_ms: Optional[int]) ->
 
 def _mention(options: argparse.Namespace, refused: List[Refused], chain: Chain) -> None:
     """Entries that this verdict does not depend on, but which are not as they should be."""
-    old = [item for item in refused if item.trouble is Trouble.NO_CHECK]
-    if old:
-        print(f"\n{len(old)} older entries cannot be checked: a version of heartgate wrote them that kept no checks.")
-    for item in refused:
-        if item.trouble is not Trouble.NO_CHECK:
-            print(f"heartgate: elsewhere: {text.refusal(options.device, item, core_version())}", file=sys.stderr)
+    foreign = [item for item in refused if item.trouble in FOREIGN]
+    if foreign:
+        print(f"\n{len(foreign)} entries of the history are of another version of heartgate; here they cannot be replayed.")
+    _complain(options, [item for item in refused if item.trouble not in FOREIGN], "elsewhere: ")
+
+
+def _complain(options: argparse.Namespace, refused: List[Refused], where: str) -> None:
+    for item in refused[:SHOWN]:
+        print(f"heartgate: {where}{text.refusal(options.device, item, core_version())}", file=sys.stderr)
+    if len(refused) > SHOWN:
+        print(f"heartgate: {where}and {len(refused) - SHOWN} more", file=sys.stderr)
 
 
 def _nothing(options: argparse.Namespace, known: Known, refused: List[Refused], at_ms: Optional[int]) -> int:
-    steps, damaged = steps_of(known.items), [item for item in refused if item.trouble is not Trouble.NO_CHECK]
-    if damaged:
-        return _refuse(options, damaged)
-    if at_ms is not None and steps:
-        begins = f"the history begins at {text.when(steps[0].head.at_ms)}"
-        return _fail(options, NOTHING, f"{options.device}: nothing is recorded for {text.when(at_ms)}; {begins}")
-    if refused:
-        return _fail(options, NOTHING, text.refusal(options.device, refused[-1], core_version()))
+    """No step could be replayed that is not later than that time."""
+    before = [item for item in refused if at_ms is None or item.at_ms <= at_ms]
+    if before and before[-1].trouble is not Trouble.NO_CHECK:
+        return _refuse(options, before[-1:])
+    if before:
+        return _fail(options, NOTHING, text.refusal(options.device, before[-1], core_version()))
+    if at_ms is not None and known.items:
+        first = known.items[0]
+        since = f"; the history begins at {text.when(first.at_ms if isinstance(first, Refused) else first.head.at_ms)}"
+        return _fail(options, NOTHING, f"{options.device}: nothing is recorded for {text.when(at_ms)}{since}")
+    if known.items:
+        return _fail(options, NOTHING, f"{options.device}: the history holds no verdict that can be replayed")
     return _fail(options, NOTHING, f"{options.device}: no verdict is recorded yet (heartgated has not guarded it on this node)")
 
 
 def _refuse(options: argparse.Namespace, refused: List[Refused]) -> int:
-    core = core_version()
     if options.json:
-        lines = [text.refusal(options.device, item, core) for item in refused]
-        _print_json({"ok": False, "error": "; ".join(lines), "refused": [text.refusal_data(item) for item in refused]})
+        lines = [text.refusal(options.device, item, core_version()) for item in refused[:SHOWN]]
+        _print_json({"ok": False, "error": "; ".join(lines),
+                     "refused": [{**text.refusal_data(item), "entry": item.entry} for item in refused]})  # fmt: skip
         return REFUSED
-    for item in refused:
-        print(f"heartgate: {text.refusal(options.device, item, core)}", file=sys.stderr)
-    for item in refused:
+    _complain(options, refused, "")
+    for item in refused[:SHOWN]:
         if text.entry_text(item):
             print(text.entry_text(item))
     return REFUSED

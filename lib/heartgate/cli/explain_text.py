@@ -107,7 +107,7 @@ def _step(step: Step, stamp: str) -> List[str]:
     rules = words.fired(step)
     if not (seen or rules or orders):
         return []
-    lines = _row(stamp, "seen", "; ".join(seen) or "a detail (--json has it)")
+    lines = _row(stamp, "seen", "; ".join(seen) or words.detail(step))
     for ident, text in rules:
         lines += _row("", "rule", f"{ident}: {text}")
     for proof in _new_proofs(step):
@@ -121,7 +121,7 @@ def _new_proofs(step: Step) -> List[str]:
     before = step.before.record.proofs if step.before is not None else ()
     known = {(proof.node, proof.kind) for proof in before}
     new = [proof for proof in step.after.record.proofs if (proof.node, proof.kind) not in known]
-    return [f"{proof.node} cannot serve: {words.PROOFS[proof.kind]} ({proof.kind.value})" for proof in new]
+    return [f"{proof.node} cannot serve: {words.proof(proof.kind)} ({proof.kind.value})" for proof in new]
 
 
 def _row(stamp: str, what: str, text: str) -> List[str]:
@@ -136,7 +136,7 @@ def _facts(step: Step) -> List[str]:
     for node in config.nodes:
         if node != config.me:
             lines.append(f"  {node:<12} {words.there(state.message_of(node), config.me)}")
-    proofs = [f"  {p.node:<12} {p.kind.value}, epoch {p.epoch}: {words.PROOFS[p.kind]}" for p in state.record.proofs]
+    proofs = [f"  {p.node:<12} {p.kind.value}, epoch {p.epoch}: {words.proof(p.kind)}" for p in state.record.proofs]
     return [*lines, "proof:", *(proofs or [f"  {_no_proof(step)}"])]
 
 
@@ -286,8 +286,7 @@ def _step_data(step: Step) -> Data:
 
 
 def refusal_data(item: Refused) -> Data:
-    return {"line": item.line, "trouble": item.trouble.value, "reason": item.reason, "core": item.core, "at_ms": item.at_ms,
-            "entry": item.entry}  # fmt: skip
+    return {"line": item.line, "trouble": item.trouble.value, "reason": item.reason, "core": item.core, "at_ms": item.at_ms}
 
 
 __all__: Tuple[str, ...] = ("data", "entry_text", "page", "refusal", "refusal_data", "settled", "when")

@@ -50,6 +50,10 @@ def standing(record: Record) -> str:
     return f"{record.standing.value}, epoch {record.epoch}{members}"
 
 
+def proof(kind: ProofKind) -> str:
+    return PROOFS.get(kind, "see docs/concepts.md")
+
+
 # --- what was seen ---------------------------------------------------------------------------------------------------
 
 
@@ -58,7 +62,16 @@ def seen(step: Step) -> List[str]:
     event, before = step.event, step.before
     if isinstance(event, Start) or before is None:
         return _start(step)
-    return _SEEN[type(event)](step.config, before, event)
+    in_words = _SEEN.get(type(event))
+    return in_words(step.config, before, event) if in_words is not None else [f"{type(event).__name__} (--json has it)"]
+
+
+def detail(step: Step) -> str:
+    """For a step that did something, though `seen` has no words for what it saw."""
+    event = step.event
+    if isinstance(event, model.Heard):
+        return f"a detail of what {event.message.sender} says, such as which connection it sees (--json has it)"
+    return "a detail (--json has it)"
 
 
 def _start(step: Step) -> List[str]:
@@ -199,7 +212,8 @@ def _ordered(step: Step, action: Action) -> str:
         return f"answer handler {action.handler} with {action.code}: {CODES.get(str(action.code), '')}"
     if isinstance(action, (Publish, Note)):
         return ""
-    return _ORDERED[type(action)](action)
+    in_words = _ORDERED.get(type(action))
+    return in_words(action) if in_words is not None else type(action).__name__
 
 
 def _tell(step: Step, message: Message) -> str:

@@ -19,12 +19,12 @@ from heartgate.core.model import Action, AnswerHandler, Config, Event, Persist, 
 from heartgate.core.replay import Head
 from heartgate.daemon.services import Services, why
 
-GATHER_S = 0.1
+GATHER_S = 0.25
 WRITE_DEADLINE_S = 10.0
 WAITING_LIMIT = 512  # entries, while the disk does not answer; the oldest are lost first
 HOW_LIMIT = 300
-# What decides: a change in one of these is another version of the policy.
-CORE = ("model.py", "fold.py", "verdict.py", "rules.py", "policy.py")
+# A change in any other module of the core is another version of the policy.
+DECIDES_NOTHING = frozenset({"__init__.py", "codec.py", "invariants.py", "replay.py", "rules_doc.py"})
 
 Describe = Callable[[bool], Dict[str, Any]]
 
@@ -43,8 +43,9 @@ def core_version() -> str:
     """The release, and a print of the policy's sources: two policies that are not the same have different ones."""
     total = hashlib.sha256()
     try:
-        for name in CORE:
-            total.update((Path(policy.__file__).parent / name).read_bytes())
+        sources = [path for path in Path(policy.__file__).parent.glob("*.py") if path.name not in DECIDES_NOTHING]
+        for path in sorted(sources):
+            total.update(path.read_bytes())
     except OSError:
         return f"{__version__}+unknown"
     return f"{__version__}+{total.hexdigest()[:10]}"
@@ -60,6 +61,7 @@ class History:
         self._waiting: Deque[Waiting] = deque(maxlen=WAITING_LIMIT)
         self._due = False
         self._writing = False
+        self._failures: Dict[str, str] = {}  # the last one of each action that has not succeeded since
         # Of the lane:
         self._written = 0  # number of the last entry that was written
         self._previous = ""
@@ -78,7 +80,11 @@ class History:
         self._add("step", describe, config, checkpoint)
 
     def done(self, what: str, ok: bool, how: str, took_us: Optional[int] = None) -> None:
-        """What an action came to. took_us: since it was ordered."""
+        """What an action came to. took_us: since it was ordered. The same failure again and again is told once: what is
+        tried for hours must not push the verdict out of the file."""
+        if not ok and self._failures.get(what) == how:
+            return
+        self._failures[what] = "" if ok else how
         body: Dict[str, Any] = {"what": what, "ok": ok, "how": how[:HOW_LIMIT]}
         if took_us is not None:
             body["took_us"] = max(0, took_us)
@@ -117,6 +123,7 @@ class History:
             head = entry.head._replace(core=core_version())
             line, previous = replay.seal_line(head, entry.kind, entry.describe(whole), previous, lost)
             lines.append(line)
+            time.sleep(0)  # let go of the interpreter: the loop never waits for more than one entry
             written = entry.head.n
             if entry.config is not None:
                 config = entry.config
