@@ -100,9 +100,11 @@ def _reunion(policy: Rank, priorities: Mapping[str, int], messages: Messages, se
     counted: set[str] = set()
     for node in serving:
         counted |= set(messages[node].in_sync)
-    # Counted in, and behind in its epoch: it will join by itself, unless somebody has only agreed to that.
-    undecided = any(messages[n].promised_to for n in serving)
-    waiting_for_word = {n for n in returning if n in counted and messages[n].epoch < epoch and not undecided}
+    # Counted in by somebody who has not only agreed to that, and behind in its epoch: it will join by itself.
+    decided = [n for n in serving if messages[n].promised_to == ""]
+    waiting_for_word = {
+        n for n in returning if messages[n].epoch < epoch and any(n in messages[d].in_sync for d in decided)
+    }
     first = rank_order(policy, priorities, messages, serving)
     together = best_set(messages, rank_order(policy, priorities, messages, returning), first)
     if set(returning) == waiting_for_word or not counted <= set(together):

@@ -148,3 +148,54 @@ def test_no_block_of_a_node_that_serves() -> None:
     )
     assert cluster.nodes["nodeb"].state.record.standing is Standing.SYNCED
     assert not [line for line in cluster.command("facts nodeb role=primary") if "BLOCK" in line]
+
+
+@pytest.mark.req("A10")
+def test_a_reunion_leaves_out_nobody() -> None:
+    """nodea hung while both others rebooted: it still counts them in. They see nodea, and not each other."""
+    everybody, down = ("nodea", "nodeb", "nodec"), Link.DOWN
+
+    def said(node: str, standing: Standing, links: Tuple[LinkReport, ...]) -> Message:
+        return Message("data", node, "run", standing, 1, everybody, Disk.UPTODATE, Role.SECONDARY, "", (), links)
+
+    up = {node: LinkReport(node, Link.UP, 1, 1) for node in everybody}
+    messages = {
+        "nodea": said("nodea", Standing.SYNCED, (up["nodeb"], up["nodec"])),
+        "nodeb": said("nodeb", Standing.UNPROVEN, (up["nodea"], LinkReport("nodec", down, 1, 1))),
+        "nodec": said("nodec", Standing.UNPROVEN, (up["nodea"], LinkReport("nodeb", down, 1, 1))),
+    }
+    assert verdict.plan(make_config("data", "nodea", {"nodea": 1, "nodeb": 2, "nodec": 3}), messages) is None
+
+
+@pytest.mark.req("A10")
+def test_what_was_agreed_outlives_a_loss() -> None:
+    """nodec agrees to take nodeb back, loses it, and returns: it is still not the one that takes nodeb back."""
+    cluster, _ = play(
+        """
+        cluster nodea=1 nodeb=2 nodec=3
+        start nodea solo 2 in_sync=nodea,nodec role=primary
+        start nodec solo 2 in_sync=nodea,nodec
+        start nodeb blocked 2 promised=nodea
+        reach nodea nodea,nodeb,nodec
+        reach nodeb nodea,nodeb,nodec
+        reach nodec nodea,nodeb,nodec
+        talk nodea,nodec
+        tell nodeb nodea
+        tell nodeb nodec
+        tell nodea nodeb
+        tell nodec nodeb
+        tell nodeb nodec
+        tell nodec nodea
+        tell nodeb nodea
+        tell nodea nodec
+        """
+    )
+    record = cluster.nodes["nodec"].state.record
+    assert (record.standing, record.promised_to, record.proofs) == (Standing.SYNCED, "nodea", ())
+    for line in ("lose nodec nodeb", "connect nodec nodeb", "facts nodec nodea=up:uptodate nodeb=up:uptodate"):
+        cluster.command(line)
+    record = cluster.nodes["nodec"].state.record
+    assert (record.standing, record.promised_to) == (Standing.SYNCED, "nodea")
+    cluster.command("tell nodeb nodec")
+    cluster.command("tell nodec nodeb")
+    assert cluster.nodes["nodeb"].state.record.standing is Standing.BLOCKED

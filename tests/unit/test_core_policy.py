@@ -39,6 +39,7 @@ PROVES: Dict[str, Tuple[str, ...]] = {
     "operator_refused": ("E8",),
     "three_one_cut_off": ("A10",),
     "three_chain": ("A10",),
+    "three_readmission": ("A10", "A4"),
     "three_then_two_then_one": ("A10", "E1"),
 }
 

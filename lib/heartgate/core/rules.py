@@ -239,7 +239,10 @@ def _operator(config: Config, state: State) -> Effect:
 def _join(config: Config, state: State) -> Effect:
     record, mine = state.record, message(config, state)
     for _, said in state.heard:
-        if said.standing not in SERVING or config.me not in said.in_sync or said.epoch <= record.epoch:
+        if said.standing not in SERVING or config.me not in said.in_sync:
+            continue
+        decided = record.promised_to == said.sender and record.standing in SERVING and said.in_sync == record.in_sync
+        if said.epoch < record.epoch or (said.epoch == record.epoch and (not decided or said.promised_to)):
             continue
         if mine.disk is not Disk.UPTODATE or not is_in_contact(config, mine, said):
             continue

@@ -116,9 +116,9 @@ def _reunion(config: Config, messages: Mapping[str, Message], current: Mapping[s
     ]
     newest = _epoch(messages, current[serving[0]])
     # Who is counted in already, under an epoch that is new to it, joins by itself when it hears of it.
-    # Nobody joins by the word of one who has only agreed: then the question is still open.
-    agreed = any(m.promised_to for m in current.values())
-    needed = [n for n in back if agreed or n not in members or messages[n].epoch >= newest]
+    # Nobody joins by the word of one who has only agreed: as long as there is no other word the question is open.
+    decided = {n for m in current.values() if not m.promised_to for n in m.in_sync}
+    needed = [n for n in back if n not in decided or messages[n].epoch >= newest]
     keep: List[str] = list(serving)
     for node in back:
         if all(touching(messages[node], messages[taken]) for taken in keep):

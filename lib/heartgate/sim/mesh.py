@@ -439,6 +439,10 @@ class Mesh(MeshWorld):
             fail("nobody may serve")
         if whole and any(s is not Standing.SYNCED for s in standing.values()):
             fail("everything is mended, and not everybody is synced")
+        if whole and any(m.record is not None and m.record.promised_to for m in machines):
+            fail("somebody has agreed to a question that was never decided")
+        if whole and len({m.record.epoch for m in machines if m.record is not None}) > 1:
+            fail("everybody is synced, under different epochs")
         if any(m.role is Role.PRIMARY and m.frozen for m in machines):
             fail("a Primary stays frozen")
         if any(m.calls for m in machines):
