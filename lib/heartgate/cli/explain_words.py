@@ -35,6 +35,7 @@ PROOFS = {
     ProofKind.FENCED: "Pacemaker reported it fenced",
     ProofKind.FENCED_MANUALLY: "a person vouched that it is off",
     ProofKind.AGREED: "a standing agreement made beforehand",
+    ProofKind.OPERATOR: "a person declared the replica here the good one, and gave up what that node may have",
 }
 LINKS = {Link.UP: "up", Link.DOWN: "down", Link.UNKNOWN: "not known"}
 FROZEN = {True: "I/O is frozen", False: "I/O goes on", None: "frozen or not: not known"}
@@ -186,6 +187,7 @@ _SEEN: Dict[type, Callable[..., List[str]]] = {
     model.BlockDone: _block_done,
     model.FenceDone: _fence,
     model.Deadline: _deadline,
+    model.MarkSynchronized: lambda config, before, event: [f"a person ({event.by}) declares the replica here the good one"],
 }
 
 
