@@ -57,13 +57,24 @@ class VmStage:
             there.run(["pkill", f"-{signal}", "-x", program])
 
     def healed(self) -> None:
-        self.lab.wait_online(timeout_s=240)
+        self._wait_online(time.monotonic() + 300)
         for node in self.ha.nodes.values():
             if not self.stock:
                 node.run(["systemctl", "unmask", "--runtime", "heartgated"], check=False, timeout_s=60)
         if not self.stock:
             self.ha.wait_healed(timeout_s=400)
         self.lab.wait_in_sync(timeout_s=240)
+
+    def _wait_online(self, deadline: float) -> None:
+        """A node may be shot, or switched on, in the middle of a question."""
+        while True:
+            try:
+                self.lab.wait_online(timeout_s=max(1.0, deadline - time.monotonic()))
+                return
+            except LabError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
 
     def missing(self) -> Dict[str, int]:
         return {node: len(self.ha.writes.verify(node, "/dev/vdb").missing) for node in NODES}
