@@ -242,7 +242,7 @@ def test_interrupted(tmp_path: Path) -> None:
         "--peer",
         "nodeb",
         "--ssh",
-        program(tmp_path, "exec sleep 5"),
+        program(tmp_path, "exec sleep 60"),
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "lib")}
     with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
