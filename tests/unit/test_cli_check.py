@@ -242,7 +242,7 @@ def test_interrupted(tmp_path: Path) -> None:
         "--peer",
         "nodeb",
         "--ssh",
-        program(tmp_path, "exec sleep 60"),
+        program(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 60"),
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "lib")}
     with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
@@ -251,6 +251,7 @@ def test_interrupted(tmp_path: Path) -> None:
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=20)
     assert (running.returncode, out) == (130, "") and "interrupted" in err and "Traceback" not in err
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists(), "the ssh that it had started goes on"
 
 
 # --- the table

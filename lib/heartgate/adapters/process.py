@@ -14,7 +14,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import IO, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import IO, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from heartgate.adapters.base import AdapterError
 
@@ -25,6 +25,9 @@ RC_TIMEOUT = 124
 RC_TOO_MUCH = 125
 RC_NOT_EXECUTABLE = 126
 RC_NOT_FOUND = 127
+
+
+_RUNNING: Set[subprocess.Popen[bytes]] = set()
 
 
 class Completed(NamedTuple):
@@ -66,11 +69,24 @@ def run(
     if isinstance(started, Completed):
         return started
     with started:
-        result = _converse(started, stdin.encode(), time.monotonic() + timeout_s)
+        _RUNNING.add(started)
+        try:
+            result = _converse(started, stdin.encode(), time.monotonic() + timeout_s)
+        except BaseException:  # a person has interrupted us, and not it: it has a session of its own
+            kill_group(started)
+            raise
+        finally:
+            _RUNNING.discard(started)
         # Popen.__exit__ waits without a limit unless the code is known already.
         if started.returncode is None:
             started.returncode = result.rc
     return result
+
+
+def end_running() -> None:
+    """For a command that is interrupted: what its other threads have started ends with it."""
+    for started in tuple(_RUNNING):
+        kill_group(started)
 
 
 def _start(

@@ -58,5 +58,6 @@ def main(argv: Optional[List[str]] = None) -> int:
         print(f"heartgate: {error.filename}: {error.strerror} (only root may look)", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
+        import_module("heartgate.adapters.process").end_running()
         print(f"\nheartgate {options.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
