@@ -13,6 +13,7 @@ from tests.ns.cluster import NODES, NsCluster, other
 
 pytestmark = pytest.mark.ns
 RANK_DELAY_S = 4
+SLOW = pytest.mark.slow  # half a minute each: the ordinary run has one of each kind
 HEARTBEATS = ("hb0", "hb1")
 LINKS = (*HEARTBEATS, "sync0", "client0")
 
@@ -75,9 +76,9 @@ def refusals(cluster: NsCluster, node: str) -> str:
 @pytest.mark.parametrize(
     ("policy", "active", "loser"),
     [
-        ("priority", "nodea", "nodeb"),
+        pytest.param("priority", "nodea", "nodeb", marks=SLOW),
         ("priority", "nodeb", "nodeb"),
-        ("active-first", "nodea", "nodeb"),
+        pytest.param("active-first", "nodea", "nodeb", marks=SLOW),
         ("active-first", "nodeb", "nodea"),
     ],
 )
@@ -100,7 +101,7 @@ def test_all_links_lost_and_one_node_is_shot(cluster: NsCluster, policy: str, ac
 
 
 @pytest.mark.req("A8", "D6")
-@pytest.mark.parametrize("pause_s", [0.2, 2.0, 8.0])
+@pytest.mark.parametrize("pause_s", [pytest.param(0.2, marks=SLOW), 2.0, pytest.param(8.0, marks=SLOW)])
 def test_heartbeats_lost_and_sync_later(cluster: NsCluster, pause_s: float) -> None:
     cluster.set_up(active="nodeb")
     gate(cluster)
@@ -140,8 +141,17 @@ def test_a_blocked_node_cannot_shoot(cluster: NsCluster) -> None:
 
 
 @pytest.mark.req("A7", "E7")
-@pytest.mark.parametrize("dead", [("nodea",), ("nodeb",), NODES])
-@pytest.mark.parametrize("policy", ["priority", "active-first"])
+@pytest.mark.parametrize(
+    ("policy", "dead"),
+    [
+        ("active-first", ("nodea",)),
+        ("priority", NODES),
+        pytest.param("active-first", ("nodeb",), marks=SLOW),
+        pytest.param("active-first", NODES, marks=SLOW),
+        pytest.param("priority", ("nodea",), marks=SLOW),
+        pytest.param("priority", ("nodeb",), marks=SLOW),
+    ],
+)
 def test_the_daemon_is_dead_before_the_split(cluster: NsCluster, dead: tuple[str, ...], policy: str) -> None:
     cluster.set_up(policy=policy, active="nodea")
     gate(cluster)
