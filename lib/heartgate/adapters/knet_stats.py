@@ -14,6 +14,7 @@ from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, T
 from heartgate.adapters.base import CarrierLost
 from heartgate.adapters.corosync import MAP_STATS, Cmap, local_node, names_of
 from heartgate.checks.heartbeats import Counters, Sample, settled
+from heartgate.checks.link_report import KnetLook
 
 LOOK_S = 0.05
 WINDOW_MAX_S = 10.0
@@ -182,6 +183,16 @@ def observe(now: Running, seconds: Optional[float] = None) -> Tuple[Observation,
         Observation(names.get(node, Member(node, f"#{node}", {})), link, one.sample(now.ping_interval_ms.get(link)))
         for (node, link), one in series.items()
     )
+
+
+def look() -> KnetLook:
+    """One look, to be compared with a later one. Raises CarrierLost."""
+    now = running()
+    names = {member.nodeid: member.name for member in now.members}
+    with Cmap(MAP_STATS) as cmap:
+        at_ms = time.monotonic() * 1000.0
+        links = {(names.get(node, f"#{node}"), link): _look(cmap, (node, link)) for node, link in _links(cmap, now.local)}
+    return KnetLook(at_ms, links, now.ping_interval_ms)
 
 
 def _look(cmap: Cmap, each: LinkId) -> Counters:
