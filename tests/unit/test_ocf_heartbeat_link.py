@@ -108,7 +108,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     it.close()
 
 
-def run(directory: Path, action: str, level: str = "0", **parameters: str) -> "subprocess.CompletedProcess[str]":
+def run(directory: Path, action: str, level: str = "0", **parameters: str) -> subprocess.CompletedProcess[str]:
     code = AGENT.format(lib=str(ROOT / "lib"), path=str(directory / "control.sock"), directory=str(directory), action=action)
     environment = {f"OCF_RESKEY_{name}": value for name, value in parameters.items()}
     environment.setdefault("OCF_RESKEY_CRM_meta_interval", "10000")
@@ -117,8 +117,8 @@ def run(directory: Path, action: str, level: str = "0", **parameters: str) -> "s
     return subprocess.run(argv, env={**os.environ, **environment}, capture_output=True, text=True, timeout=30, check=False)
 
 
-def beside(bench: Bench, action: str, level: str = "0", **parameters: str) -> "subprocess.CompletedProcess[str]":
-    done: List["subprocess.CompletedProcess[str]"] = []
+def beside(bench: Bench, action: str, level: str = "0", **parameters: str) -> subprocess.CompletedProcess[str]:
+    done: List[subprocess.CompletedProcess[str]] = []
     thread = threading.Thread(target=lambda: done.append(run(bench.directory, action, level, **parameters)))
     thread.start()
     bench.until("the agent", lambda: not thread.is_alive(), 30)
