@@ -304,6 +304,7 @@ class Bench:
     """A daemon in this process, turned by the test."""
 
     def __init__(self, directory: Path) -> None:
+        self._closed = False
         self.directory = directory
         self.world = FakeWorld()
         self.socket = directory / "control.sock"
@@ -355,7 +356,10 @@ class Bench:
         assert b'"ok":true' in self.ask(line)
 
     def close(self) -> None:
-        self.daemon.close()
+        """Once; its descriptors may be somebody else's afterwards."""
+        if not self._closed:
+            self._closed = True
+            self.daemon.close()
 
 
 class ScriptedWorld(FakeWorld):

@@ -12,6 +12,7 @@ from heartgate.adapters.base import AdapterError
 from heartgate.checks.findings import Finding, Severity
 from heartgate.checks.heartbeats import Counters
 from heartgate.checks.link_report import KnetLook, Report
+from heartgate.cli.show import page
 from heartgate.daemon import heartbeats
 from tests.unit.test_daemon_fakes import Bench
 
@@ -24,7 +25,7 @@ def finding(rule: str, severity: Severity, evidence: str = "it is so", waived: O
 
 SLOW = finding("speed", Severity.WARNING, "hb0 runs at 1000 Mbit/s")
 BRIDGE = finding("virtual-switch", Severity.ERROR, "hb0 is a port of br0")
-GOOD = Report("hb0", 10000, (0,), ())
+GOOD = Report("hb0", True, 10000, (0,), ())
 
 
 @pytest.fixture
@@ -69,6 +70,15 @@ def test_carrier_is_published_at_once_with_the_dampening(bench: Bench) -> None:
     assert answer["rc"] == 190 and "hb0 has no carrier" in answer["message"]
     tell(bench, True)
     assert told(bench) == ["1", "0", "1"] and ask(bench, "link-monitor")["rc"] == 0
+
+
+def test_status_shows_it(bench: Bench) -> None:
+    register(bench)
+    bench.turn(0.1)
+    (link,) = ask(bench, "status")["heartbeat_links"]
+    assert (link["resource"], link["state"], link["published"]) == ("beat", "up", "1")
+    text = page(ask(bench, "status"))
+    assert "heartbeat beat: hb0 has carrier, 10000 Mbit/s" in text and "heartgate-link-hb0 is 1" in text
 
 
 def test_another_interface_is_not_ours(bench: Bench) -> None:
@@ -152,10 +162,13 @@ def test_a_daemon_that_was_killed_goes_on(bench: Bench, tmp_path: Path) -> None:
     bench.close()
     second = Bench(tmp_path)
     second.world.reports["hb0"] = GOOD._replace(findings=(SLOW,))
+    second.world.links.tell("hb0", True)
     second.daemon.start()
+    second.turn(0.2)
+    assert set(second.world.pacemaker.told) == {("beat0", "1", 1000)}  # neither withdrawn nor lost meanwhile
     second.world.links.tell("hb0", False)
     second.turn(0.2)
-    assert ("beat0", "0", 1000) in second.world.pacemaker.told
+    assert second.world.pacemaker.told[-1] == ("beat0", "0", 1000)
     assert "1000 Mbit/s" not in ask(second, "link-monitor")["message"]  # it was there at the start
     second.close()
     third = Bench(tmp_path)
@@ -163,6 +176,30 @@ def test_a_daemon_that_was_killed_goes_on(bench: Bench, tmp_path: Path) -> None:
     third.daemon.start()
     assert ask(third, "link-monitor")["rc"] == 7  # the node has restarted: Pacemaker starts it
     third.close()
+
+
+def test_another_name_is_remembered_with_the_kernels(bench: Bench, tmp_path: Path) -> None:
+    bench.world.reports["beats"] = GOOD  # an altname of hb0
+    assert ask(bench, "link-register", params={"interface": "beats"})["ok"] is True
+    bench.turn(0.1)
+    bench.close()
+    second = Bench(tmp_path)
+    second.world.links.tell("hb0", True)
+    second.daemon.start()
+    second.turn(0.2)
+    assert second.world.pacemaker.told == [("heartgate-link-beats", "1", 1000)]
+    second.close()
+
+
+def test_a_start_without_carrier_learns_its_warnings_later(bench: Bench) -> None:
+    """A node that boots alone: what is there when the cable comes to life was there before; an error is news."""
+    tell(bench, False)
+    bench.world.reports["hb0"] = GOOD._replace(carrier=False)
+    assert register(bench)["ok"] is True and told(bench) == ["0"]
+    bench.world.reports["hb0"] = GOOD._replace(findings=(SLOW, BRIDGE))
+    tell(bench, True)
+    answer = ask(bench, "link-monitor")
+    assert answer["rc"] == 190 and "br0" in answer["message"] and "Mbit/s" not in answer["message"]
 
 
 def test_stop_forgets_and_takes_the_attribute_away(bench: Bench, tmp_path: Path) -> None:

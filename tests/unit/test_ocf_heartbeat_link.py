@@ -87,7 +87,7 @@ def test_any_report_is_read_or_refused(text: str) -> None:
 
 
 def test_a_report_comes_back_as_it_was() -> None:
-    report = Report("hb0", None, (0, 2), (Finding("vlan", Severity.ERROR, "hb0", "a", "b", (), "why"),))
+    report = Report("hb0", None, None, (0, 2), (Finding("vlan", Severity.ERROR, "hb0", "a", "b", (), "why"),))
     assert decode(encode(report)) == report
 
 
@@ -126,7 +126,7 @@ def beside(bench: Bench, action: str, level: str = "0", **parameters: str) -> su
 
 
 def test_life_of_a_resource(bench: Bench) -> None:
-    bench.world.reports["hb0"] = Report("hb0", 10000, (0,), ())
+    bench.world.reports["hb0"] = Report("hb0", True, 10000, (0,), ())
     assert beside(bench, "monitor", interface="hb0").returncode == 7
     started = beside(bench, "start", interface="hb0")
     assert started.returncode == 0 and started.stderr == ""
@@ -145,7 +145,7 @@ def test_life_of_a_resource(bench: Bench) -> None:
 def test_a_local_fault_is_2_and_never_6(bench: Bench) -> None:
     bad = (Finding("vlan", Severity.ERROR, "hb0", "hb0 runs in VLAN 7", "use another"),
            Finding("bond-mode", Severity.ERROR, "hb0", "hb0 balances", "use active-backup"))  # fmt: skip
-    bench.world.reports["hb0"] = Report("hb0", 10000, (0,), bad)
+    bench.world.reports["hb0"] = Report("hb0", True, 10000, (0,), bad)
     done = beside(bench, "start", interface="hb0")
     lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
     assert done.returncode == 2 and len(lines) == 2 and "VLAN 7 (rule vlan); use another" in lines[0], done

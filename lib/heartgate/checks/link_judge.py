@@ -29,6 +29,7 @@ def judge(local: HostFacts, question: Question) -> Report:
     ]
     return Report(
         item.name if item else None,
+        item.carrier if item else None,
         item.speed_mbit if item else None,
         _links_on(local, item.name) if item else (),
         apply_waivers(found, waivers),

@@ -24,9 +24,11 @@ class Question(NamedTuple):
 
 
 class Report(NamedTuple):
-    """interface: the kernel's name, None if there is no such one. links: numbers of the Corosync links that run on it."""
+    """interface: the kernel's name, None if there is no such one. links: numbers of the Corosync links that run on it. carrier:
+    when it was looked at; without it much cannot be told."""
 
     interface: Optional[str]
+    carrier: Optional[bool]
     speed_mbit: Optional[int]
     links: Tuple[int, ...]
     findings: Tuple[Finding, ...]
@@ -41,9 +43,11 @@ class Report(NamedTuple):
         bad = (Severity.ERROR, Severity.WARNING)
         return tuple(each for each in self.findings if each.waived is None and each.severity in bad)
 
-    def known(self) -> FrozenSet[str]:
-        """To tell later what is new."""
-        return frozenset(identity(each) for each in self.warnings)
+    def known(self) -> Optional[FrozenSet[str]]:
+        """What is no news later; None if it cannot be told yet. An error is always news: at a start it would have refused."""
+        if self.carrier is not True:
+            return None
+        return frozenset(identity(each) for each in self.warnings if each.severity is Severity.WARNING)
 
 
 def identity(finding: Finding) -> str:
@@ -73,15 +77,17 @@ def decode(text: str) -> Report:
     """Raises ValueError for anything that `encode` does not make."""
     try:
         body = json.loads(text)
-        interface, speed, links = body["interface"], body["speed_mbit"], body["links"]
+        interface, speed, links, carrier = (body[name] for name in ("interface", "speed_mbit", "links", "carrier"))
         findings = tuple(_finding(each) for each in body["findings"])
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"no report of a heartbeat interface: {error!r:.100}") from None
     if not isinstance(interface, (str, type(None))) or not isinstance(speed, (int, type(None))):
         raise ValueError("no report of a heartbeat interface: interface or speed_mbit")
+    if carrier not in (True, False, None):
+        raise ValueError("no report of a heartbeat interface: carrier")
     if not isinstance(links, list) or not all(type(number) is int for number in links):
         raise ValueError("no report of a heartbeat interface: links")
-    return Report(interface, speed, tuple(links), findings)
+    return Report(interface, carrier, speed, tuple(links), findings)
 
 
 def _finding(body: Mapping[str, Any]) -> Finding:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, NamedTuple, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Tuple, Union
 
 from heartgate.adapters.base import AdapterError, Cluster, Problem
 from heartgate.checks import link_report
@@ -58,11 +58,11 @@ class Checked(NamedTuple):
 
 
 class Heartbeat:
-    """One registered interface. known: what the rules found at the start, which is no news. at: monotonic time of the last
-    report."""
+    """One registered interface. known: what the rules found at the start, which is no news; None until it has had carrier."""
 
-    def __init__(self, resource: str, found: Checked, raw: Mapping[str, str], known: FrozenSet[str]) -> None:
+    def __init__(self, resource: str, found: Checked, raw: Mapping[str, str], known: Optional[FrozenSet[str]]) -> None:
         self.resource = resource
+        self.me = found.me
         self.params = found.params
         self.question = found.question
         self.raw = raw
@@ -83,7 +83,15 @@ class Heartbeat:
         return self.report.interface or self.question.interface
 
     def news(self) -> Tuple[Finding, ...]:
+        """Without carrier no warning is news: much of what the rules look at goes with it."""
+        if self.known is None:
+            return self.report.errors
         return tuple(each for each in self.report.warnings if link_report.identity(each) not in self.known)
+
+    def note(self, boot: str) -> Dict[str, object]:
+        """For the next daemon of this boot."""
+        known = None if self.known is None else sorted(self.known)
+        return {"boot": boot, "me": self.me, "params": dict(self.raw), "known": known, "interface": self.interface}
 
 
 class Heartbeats:
@@ -121,9 +129,7 @@ class Heartbeats:
 
         def work() -> Checked:
             found = checked(world, raw, me)
-            known = sorted(found.report.known())
-            body = {"boot": world.boot, "me": found.me, "params": raw, "known": known}
-            store.save_note(resource, NOTE, body)
+            store.save_note(resource, NOTE, Heartbeat(resource, found, raw, found.report.known()).note(world.boot))
             return found
 
         def done(result: Union[Checked, Exception]) -> None:
@@ -138,7 +144,7 @@ class Heartbeats:
             self._add(Heartbeat(resource, result, raw, result.report.known()))
             client.reply(_told(result.report))
 
-        daemon.workers.submit("link-register", work, done, REPORT_S)
+        daemon.workers.submit(f"link:{resource}", work, done, REPORT_S)
 
     def unregister(self, client: Client, request: Mapping[str, Any]) -> None:
         resource = str(request.get("resource", ""))
@@ -146,7 +152,7 @@ class Heartbeats:
         store = self._daemon.services.store
         if is_name(resource):
             self._daemon.workers.submit(
-                "link-register", lambda: store.forget_note(resource, NOTE), lambda result: None, REPORT_S
+                f"link:{resource}", lambda: store.forget_note(resource, NOTE), lambda result: None, REPORT_S
             )
         if beat is not None:
             self._withdraw(beat)
@@ -175,6 +181,20 @@ class Heartbeats:
 
         workers.submit(f"knet:{beat.resource}", world.knet_look, done, LOOK_S)
 
+    def status(self) -> List[Dict[str, object]]:
+        """For `heartgate status`."""
+        return [
+            {
+                "resource": beat.resource,
+                "interface": beat.interface,
+                "state": (beat.state or State.UNKNOWN).name.lower(),
+                "attribute": beat.attribute,
+                "published": self.publisher.told.get(beat.attribute),
+                "message": _answer(beat)["message"],
+            }
+            for beat in self.all.values()
+        ]
+
     # --- which ones
 
     def restore(self) -> None:
@@ -186,7 +206,8 @@ class Heartbeats:
             try:
                 if body["boot"] != services.world.boot:
                     continue  # Pacemaker starts it anew
-                me, raw, known = body["me"], body["params"], frozenset(body["known"])
+                me, raw, interface = str(body["me"]), dict(body["params"]), str(body["interface"])
+                known = None if body["known"] is None else frozenset(map(str, body["known"]))
                 params, problems = link_params.parse(raw)
                 if params is None:
                     raise Refused(problems)
@@ -195,7 +216,7 @@ class Heartbeats:
             except (KeyError, TypeError, ValueError, AttributeError, Refused, AdapterError) as error:
                 services.journal.send("setup", f"{resource}: what was saved of it cannot be used: {error}", device=resource)
                 continue
-            report = Report(question.interface, None, (), ())
+            report = Report(interface, None, None, (), ())
             self._add(Heartbeat(resource, Checked(me, params, question, report, None), raw, known))
             self._soon(0.0)
 
@@ -275,6 +296,8 @@ class Heartbeats:
         if isinstance(report, Exception):
             beat.trouble = why(report)  # what was known stays known
             return
+        if beat.known is None and report.known() is not None:
+            self._settle(beat, report)
         before = {link_report.identity(each) for each in beat.news()}
         beat.trouble, beat.report = "", report._replace(interface=report.interface or beat.report.interface)
         for each in beat.news():
@@ -284,6 +307,15 @@ class Heartbeats:
         if state is not beat.state:
             beat.state = state
             self._publish(beat)
+
+
+    def _settle(self, beat: Heartbeat, report: Report) -> None:
+        """The first look with carrier: what it warns of was there before."""
+        beat.known = report.known()
+        store, body, resource = self._daemon.services.store, beat.note(self._daemon.services.world.boot), beat.resource
+        self._daemon.workers.submit(
+            f"link:{resource}", lambda: store.save_note(resource, NOTE, body), lambda result: None, REPORT_S
+        )
 
 
 # --- worker thread

@@ -58,9 +58,9 @@ class Daemon:
         """Guards what was guarded before, then looks for the others."""
         for device in self.services.store.devices():
             self._restore(device)
-        self.heartbeats.restore()
         self.peers.start()
         self.links.start()
+        self.heartbeats.restore()
         self.fences.look()
 
     def close(self) -> None:
