@@ -29,7 +29,8 @@ def page(data: Data) -> str:
     for device in data["devices"]:
         lines += ["", *_device(device, data["daemon"] == "running")]
     for link in data.get("heartbeat_links", ()):
-        lines += ["", f"heartbeat {link['resource']}: {link['message']}", f"  {link['attribute']} is {_attribute(link['published'])}"]
+        lines += ["", f"heartbeat {link['resource']}: {link['message']}"]
+        lines.append(f"  {link['attribute']} is {_attribute(link['published'])}")
     return "\n".join(lines)
 
 
