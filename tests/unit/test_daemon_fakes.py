@@ -247,7 +247,7 @@ class FakeWorld:
             raise found
         return found  # type: ignore[no-any-return]
 
-    def knet_look(self) -> KnetLook:
+    def knet_look(self, numbers: Sequence[int]) -> KnetLook:
         found = self.looks.pop(0) if self.looks else CarrierLost("Corosync is not running")
         if isinstance(found, Exception):
             raise found

@@ -68,10 +68,10 @@ class RealWorld:
 
         return link_report.ask(question)
 
-    def knet_look(self) -> KnetLook:
+    def knet_look(self, numbers: Sequence[int]) -> KnetLook:
         from heartgate.adapters import knet_stats
 
-        return knet_stats.look()
+        return knet_stats.look(numbers)
 
     def prepare_thread(self) -> None:
         """fsync and commands are on the path of a verdict too, and a thread of ordinary priority that holds the interpreter's

@@ -179,7 +179,8 @@ class Heartbeats:
             beat.look = now or beat.look
             client.reply(_answer(beat))
 
-        workers.submit(f"knet:{beat.resource}", world.knet_look, done, LOOK_S)
+        numbers = beat.report.links
+        workers.submit(f"knet:{beat.resource}", lambda: world.knet_look(numbers), done, LOOK_S)
 
     def status(self) -> List[Dict[str, object]]:
         """For `heartgate status`."""
@@ -338,12 +339,12 @@ def checked(world: World, raw: Mapping[str, str], me: Optional[str]) -> Checked:
     report = world.link_report(question)
     if report.errors:
         raise Refused([Problem(each.rule, f"{each.evidence} (rule {each.rule})", each.remedy) for each in report.errors])
-    return Checked(name, params, question, report, _look_or_none(world))
+    return Checked(name, params, question, report, _look_or_none(world, report))
 
 
-def _look_or_none(world: World) -> Optional[KnetLook]:
+def _look_or_none(world: World, report: Report) -> Optional[KnetLook]:
     try:
-        return world.knet_look()
+        return world.knet_look(report.links)
     except AdapterError:
         return None
 

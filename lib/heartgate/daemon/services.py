@@ -86,8 +86,8 @@ class World(Protocol):
     def link_report(self, question: Question) -> Report:
         """Blocks. Raises AdapterError."""
 
-    def knet_look(self) -> KnetLook:
-        """Blocks for as long as Corosync is stopped. Raises CarrierLost."""
+    def knet_look(self, numbers: Sequence[int]) -> KnetLook:
+        """Of the links with these numbers. Blocks for as long as Corosync is stopped. Raises CarrierLost."""
 
     def prepare_thread(self) -> None:
         """Called first thing in every worker thread."""
