@@ -278,7 +278,7 @@ def test_through_pcs_where_pcsd_runs(hb: HeartbeatLab) -> None:
     hb.start_pcsd()
     try:
         hb.lab.cut("client0")
-        done = beat(hb.a, "add", "nodea-c0", "nodeb-c0", "--wait", "3", timeout_s=200)
+        done = beat(hb.a, "add", "nodea-c0", "nodeb-c0", "--wait", "3", "--force", timeout_s=200)  # the rules see no carrier
         assert done.rc == 1 and "by pcs" in done.stderr and "nothing of it is left" in done.stderr, done
         assert [hb.text(node) for node in (hb.a, hb.b)] == [commented, commented] and not hb.kept(hb.a)
         assert hb.links() == (BOTH, BOTH)

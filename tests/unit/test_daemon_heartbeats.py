@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
@@ -11,7 +12,7 @@ import pytest
 from heartgate.adapters.base import AdapterError
 from heartgate.checks.findings import Finding, Severity
 from heartgate.checks.heartbeats import Counters
-from heartgate.checks.link_report import KnetLook, Report
+from heartgate.checks.link_report import KnetLook, Question, Report
 from heartgate.cli.show import page
 from heartgate.daemon import heartbeats
 from tests.unit.test_daemon_fakes import Bench
@@ -142,6 +143,26 @@ def test_warnings_of_the_start_are_no_news(bench: Bench) -> None:
     bench.world.reports["hb0"] = GOOD
     tell(bench, None, "br0")
     assert ask(bench, "link-monitor")["rc"] == 0
+
+
+def test_a_change_while_the_rules_are_asked_is_not_missed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(bench)
+    asked: List[str] = []
+    go_on = threading.Event()
+
+    def slow(question: Question) -> Report:
+        asked.append(question.interface)
+        if len(asked) == 1:
+            go_on.wait(5)
+            return GOOD  # as it was when it began to look
+        return GOOD._replace(findings=(BRIDGE,))
+
+    monkeypatch.setattr(bench.world, "link_report", slow)
+    tell(bench, True, "x")
+    assert asked == ["hb0"]
+    tell(bench, True, "br0")
+    go_on.set()
+    bench.until("the second look", lambda: ask(bench, "link-monitor")["rc"] == 190)
 
 
 def test_unknown_findings_and_a_failing_look_degrade_nothing(bench: Bench) -> None:

@@ -104,6 +104,7 @@ class Heartbeats:
         self._due: Optional[Timer] = None
         self._looked_at = 0.0
         self._looking = False
+        self._missed = False  # something changed while the rules were being asked: their answer may be older
         daemon.links.listeners.append(self._changed)
 
     # --- requests
@@ -269,6 +270,7 @@ class Heartbeats:
 
     def _soon(self, delay_s: float) -> None:
         """Look again, not before delay_s, and not too often."""
+        self._missed = self._missed or self._looking
         if self._due is not None or self._looking:
             return
         rest_s = self._looked_at + REST_S - time.monotonic() if self._looked_at else 0.0
@@ -280,7 +282,7 @@ class Heartbeats:
         self._looked_at = time.monotonic()
         if not beats:
             return
-        self._looking = True
+        self._looking, self._missed = True, False
         questions = [beat.question for beat in beats]
 
         def work() -> Tuple[Union[Report, AdapterError], ...]:
@@ -290,6 +292,8 @@ class Heartbeats:
             self._looking = False
             for place, beat in enumerate(beats):
                 self._take(beat, result[place] if isinstance(result, tuple) else result)
+            if self._missed:
+                self._soon(0.0)
 
         self._daemon.workers.submit("link-report", work, done, REPORT_S * len(beats))
 

@@ -4,6 +4,7 @@
 """
 
 import os
+import sys
 
 from heartgate.daemon import client
 from heartgate.ocf import codes
@@ -30,8 +31,6 @@ def resource() -> str:
 def exit_reason(text: str) -> None:
     """As ocf_exit_reason does: crm_mon and pcs show it."""
     log("ERROR", text)
-    import sys
-
     sys.stderr.write(f"ocf-exit-reason:{text}\n")
 
 
