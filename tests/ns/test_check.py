@@ -28,12 +28,13 @@ def of(data: Dict[str, Any], rule: str) -> List[Dict[str, Any]]:
     return [each for each in data["findings"] if each["rule"] == rule]
 
 
-@pytest.mark.req("B1", "B8", "C7", "D11")
+@pytest.mark.req("B1", "B8", "C3", "C7", "D11")
 def test_a_running_cluster(cluster: NsCluster) -> None:
     """Corosync's links are found by themselves, they run where they should, and are encrypted."""
     result, data = look(cluster)
     rings = [link["subject"] for link in data["heartbeats"]]
     assert "hb0" in rings and [end["host"] for end in data["heartbeats"][0]["ends"]] == ["nodea", "nodeb"], data
+    assert not of(data, "corosync-crypto") and not of(data, "corosync-differs")
     for rule in ("corosync-link", "crypto", "names", "corosync-conf", "network", "addressing", "interface", "peer-facts"):
         assert not of(data, rule), of(data, rule)
     assert result.rc == data["exit_code"] == 3  # it did not listen, and says so
@@ -47,6 +48,7 @@ def test_sync_interfaces_come_from_the_daemon(cluster: NsCluster) -> None:
     assert [link["subject"] for link in data["syncs"]] == ["sync0"], data["syncs"]
 
 
+@pytest.mark.req("C3")
 def test_a_configuration_that_does_not_run(cluster: NsCluster) -> None:
     """The file says another address than the one that the running corosync listens on."""
     first = cluster.nodes["nodea"]
@@ -62,6 +64,8 @@ def test_a_configuration_that_does_not_run(cluster: NsCluster) -> None:
         first.run(["ip", "address", "del", f"{other}/24", "dev", "hb0"])
     found = [each for each in of(data, "corosync-link") if each["nodes"] == ["nodea"]]
     assert found and found[0]["severity"] == "error" and f"does not listen on {other} for link 0" in found[0]["evidence"], found
+    (differs,) = of(data, "corosync-differs")  # only this node's file was changed
+    assert differs["nodes"] == ["nodea", "nodeb"] and "ring0_addr" in differs["evidence"] and other in differs["evidence"], differs
 
 
 def test_listening_disturbs_nobody(cluster: NsCluster) -> None:

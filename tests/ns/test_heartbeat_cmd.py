@@ -117,6 +117,21 @@ def test_link_0_can_go_when_another_takes_its_place(hb: HeartbeatLab) -> None:
     assert hb.links()[1] == {0: True, 1: True, 5: True}
 
 
+@pytest.mark.req("B3", "C7")
+def test_the_rules_of_check_are_asked_of_both_ends(hb: HeartbeatLab) -> None:
+    hb.b.run(["ip", "link", "add", "mv0", "link", "client0", "type", "macvlan"])
+    try:
+        done = beat(hb.a, "add", "nodea-c0", "nodeb-c0")
+    finally:
+        hb.b.run(["ip", "link", "del", "mv0"])
+    assert done.rc == 3 and "virtual-switch on nodeb" in done.stderr and "--force" in done.stderr, done
+    hb.lab.cut("client0")
+    done = beat(hb.a, "add", "nodea-c0", "nodeb-c0")
+    assert done.rc == 3, done
+    assert all(f"client0 of {node} has no carrier" in done.stderr for node in ("nodea", "nodeb")), done
+    assert hb.unchanged()
+
+
 @pytest.mark.req("C7")
 @pytest.mark.parametrize("what", ["cable", "one way"])
 def test_a_link_that_does_not_come_up_is_undone(hb: HeartbeatLab, what: str) -> None:
@@ -125,7 +140,8 @@ def test_a_link_that_does_not_come_up_is_undone(hb: HeartbeatLab, what: str) -> 
         hb.lab.cut("client0")
     else:
         hb.lab.cut("client0", node="nodeb", direction="in")
-    done = beat(hb.a, "add", "nodea-c0", "nodeb-c0", "--wait", "4")
+    force = ["--force"] if what == "cable" else []  # else the rules would refuse it
+    done = beat(hb.a, "add", "nodea-c0", "nodeb-c0", "--wait", "4", *force)
     assert done.rc == 1 and "did not come up within 4 s" in done.stderr and "nothing of it is left" in done.stderr, done
     assert hb.unchanged() and hb.links() == (BOTH, BOTH) and hb.ring(hb.a) == ring == hb.ring(hb.b)
     if what == "one way":
@@ -136,7 +152,7 @@ def test_a_link_that_does_not_come_up_is_undone(hb: HeartbeatLab, what: str) -> 
 @pytest.mark.parametrize("signal", ["INT", "TERM"])
 def test_an_interrupt_at_any_moment_leaves_all_or_nothing(hb: HeartbeatLab, signal: str) -> None:
     ring, outcomes = hb.ring(hb.a), set()
-    for delay_s in (0.1, 0.3, 0.6, 0.9, 1.3, 1.8, 2.4, 3.0):
+    for delay_s in (0.1, 0.3, 0.6, 0.9, 1.3, 1.8, 2.4, 3.0, 4.0, 5.0):
         command = (
             f"heartgate heartbeat add nodea-c0 nodeb-c0 & p=$!; sleep {delay_s}; kill -{signal} $p 2>/dev/null; "
             f"sleep 0.05; kill -{signal} $p 2>/dev/null; wait $p"
@@ -157,7 +173,8 @@ def test_an_interrupt_at_any_moment_leaves_all_or_nothing(hb: HeartbeatLab, sign
 @pytest.mark.req("C7")
 def test_a_change_that_was_killed_is_found_and_undone(hb: HeartbeatLab) -> None:
     hb.lab.cut("client0")
-    hb.a.run(["sh", "-c", "heartgate heartbeat add nodea-c0 nodeb-c0 --wait 60 & p=$!; sleep 4; kill -KILL $p"], check=False)
+    add = "heartgate heartbeat add nodea-c0 nodeb-c0 --force --wait 60"
+    hb.a.run(["sh", "-c", f"{add} & p=$!; sleep 6; kill -KILL $p"], check=False)
     assert hb.kept(hb.a) and hb.kept(hb.b)
     hb.lab.mend("client0")
     for node, words in ((hb.a, ["remove", "--link", "2"]), (hb.b, ["add", "10.77.20.1", "10.77.20.2"])):
@@ -261,7 +278,7 @@ def test_through_pcs_where_pcsd_runs(hb: HeartbeatLab) -> None:
     hb.start_pcsd()
     try:
         hb.lab.cut("client0")
-        done = beat(hb.a, "add", "nodea-c0", "nodeb-c0", "--wait", "3", timeout_s=200)
+        done = beat(hb.a, "add", "nodea-c0", "nodeb-c0", "--wait", "3", "--force", timeout_s=200)  # the rules see no carrier
         assert done.rc == 1 and "by pcs" in done.stderr and "nothing of it is left" in done.stderr, done
         assert [hb.text(node) for node in (hb.a, hb.b)] == [commented, commented] and not hb.kept(hb.a)
         assert hb.links() == (BOTH, BOTH)

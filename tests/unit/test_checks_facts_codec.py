@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from heartgate.checks import heartbeat_rules
 from heartgate.checks.facts_codec import FORMAT, MAX_TEXT, VERSION, FactsError, decode, encode
-from heartgate.checks.model import HostFacts, Interface
+from heartgate.checks.model import Corosync, HostFacts, Interface, Setting
 from heartgate.checks.planning import make_plan
 
 # Few words, so that interfaces point at each other, round in circles too.
@@ -112,7 +112,7 @@ def place_of(change: Any) -> str:
 @pytest.mark.parametrize(
     "change, said",
     [
-        (lambda body: body.update(version=VERSION + 1), "made by a later heartgate: format version 2, this one knows 1"),
+        (lambda body: body.update(version=VERSION + 1), "made by a later heartgate: format version 3, this one knows 2"),
         (lambda body: body.update(version=True), "version: not a number"),
         (lambda body: body.update(format="x"), f'there is no "format": "{FORMAT}"'),
         (lambda body: body.pop("facts"), "facts: missing"),
@@ -140,3 +140,22 @@ def place_of(change: Any) -> str:
 )
 def test_the_place_is_named(change: Any, said: str) -> None:
     assert said in place_of(change)
+
+
+@pytest.mark.req("C3")
+def test_facts_of_the_version_before_are_read() -> None:
+    """What they did not tell is not known."""
+    corosync = Corosync("/etc/corosync/corosync.conf", "knet", "aes256", "sha256", "node1", (), (), True, (Setting("a.b", ("c",)),))
+    body = json.loads(encode(HostFacts("node1", "1", (), corosync)))
+    assert body["version"] == VERSION == 2
+    assert decode(json.dumps(body).encode()).corosync == corosync
+    del body["facts"]["corosync"]["settings"]
+    with pytest.raises(FactsError, match="facts.corosync.settings: missing"):
+        decode(json.dumps(body).encode())
+    body["version"] = 1
+    assert decode(json.dumps(body).encode()).corosync == replace(corosync, settings=None)
+    body["facts"]["corosync"] = None
+    assert decode(json.dumps(body).encode()).corosync is None
+    for facts in (None, [], {"corosync": 3}):
+        with pytest.raises(FactsError):
+            decode(json.dumps({**body, "facts": facts}).encode())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Set, Tuple
 
 import pytest
 
-from heartgate.checks import heartbeat_rules
+from heartgate.checks import corosync_conf, heartbeat_rules, spof_from_facts
 from heartgate.checks.findings import Finding, Severity
 from heartgate.checks.links import Addressing, Compare, Link, Plan, single_points
 from heartgate.checks.model import (
@@ -22,6 +22,7 @@ from heartgate.checks.model import (
     Path,
     Resolution,
     RingAddress,
+    Setting,
 )
 from heartgate.checks.planning import make_plan
 
@@ -55,7 +56,7 @@ def adapter(host: int, number: int, name: str, **facts: Any) -> Interface:
 def corosync(host: int) -> Corosync:
     ring = tuple(RingAddress(f"node{each}", 0, f"10.0.1.{each}") for each in (1, 2))
     path = Path(0, f"node{3 - host}", f"10.0.1.{host}", f"10.0.1.{3 - host}", "hb0", True)
-    return Corosync("/etc/corosync/corosync.conf", "knet", "aes256", "sha256", f"node{host}", ring, (path,), True)
+    return Corosync("/etc/corosync/corosync.conf", "knet", "aes256", "sha256", f"node{host}", ring, (path,), True, ())
 
 
 def good(host: int) -> HostFacts:
@@ -278,6 +279,7 @@ def test_every_rule_is_proved_here() -> None:
         "independent",
         "names",
         "crypto",
+        "corosync-differs",
         "corosync-conf",
     }
     assert {each[0] for each in SITUATIONS} | elsewhere == set(heartbeat_rules.RULES)
@@ -315,65 +317,74 @@ def test_addressing_can_be_asked_for(wish: Addressing, wanted: Tuple[Severity, .
     assert severities(judged(good(1), good(2), "addressing", addressing=wish)) == wanted
 
 
-# --- A9, B8
+# --- A9, B8: each fact once, by the one family or the other
 
 
-def independent(one: HostFacts, two: HostFacts, **wishes: Any) -> Dict[str, Tuple[Severity, ...]]:
-    found = judged(one, two, "independent", **wishes)
-    return {host: severities(tuple(each for each in found if each.nodes == (host,))) for host in ("node1", "node2")}
+def apart(one: HostFacts, two: HostFacts, **wishes: Any) -> Dict[str, Set[Severity]]:
+    """rule -> severities, of everything that is said about parts that links share."""
+    plan = make_plan(one, two, **{"heartbeats": [("hb0", None)], **wishes})
+    found = [*heartbeat_rules.judge(plan), *spof_from_facts.findings(plan)]
+    told: Dict[str, Set[Severity]] = {}
+    for each in found:
+        if each.rule == "independent" or each.rule in ("spof-all", "spof-heartbeat", "spof-unknown"):
+            told.setdefault(each.rule, set()).add(each.severity)
+    return told
 
 
-@pytest.mark.req("A9")
+TWO: Dict[str, Any] = {"heartbeats": [("hb0", None), ("hb1", None)]}
+
+
+@pytest.mark.req("A9", "E4")
 def test_independent_adapters() -> None:
     one, two = good(1), good(2)
-    assert independent(one, two) == {"node1": (), "node2": ()}
+    assert apart(one, two) == {"spof-heartbeat": {W}}  # there is one heartbeat
+    second, both_ends = added(one, adapter(1, 4, "hb1")), added(two, adapter(2, 4, "hb1"))
+    assert apart(second, both_ends, **TWO) == {}
     same_card = changed(one, "sync0", bus="0000:01:00.1")
-    assert independent(same_card, two) == {"node1": (E,), "node2": ()}
-    text = judged(same_card, two, "independent")[0].evidence
-    assert "the loss of card 0000:01:00 takes all heartbeats (hb0) and all sync links (sync0) of node1 at once" in text
+    assert apart(same_card, two) == {"spof-all": {E}, "spof-heartbeat": {W}}
+    (all_of_them,) = [each for each in spof_from_facts.findings(make_plan(same_card, two)) if each.rule == "spof-all"]
+    assert "0000:01:00" in all_of_them.evidence
     # A second heartbeat on a card of its own takes the error away, and leaves a note of the first.
-    second = added(same_card, adapter(1, 4, "hb1"))
-    both_ends = added(two, adapter(2, 4, "hb1"))
-    assert independent(second, both_ends, heartbeats=[("hb0", None), ("hb1", None)]) == {"node1": (N,), "node2": ()}
+    assert apart(added(same_card, adapter(1, 4, "hb1")), both_ends, **TWO) == {"independent": {N}}
     # Two heartbeats, each beside one of two sync links: no single part takes everything, but none is on its own.
     beside = added(same_card, adapter(1, 4, "hb1"), adapter(1, 5, "sync1", bus="0000:04:00.1"))
     beside_two = added(both_ends, adapter(2, 5, "sync1"))
-    links: Dict[str, Any] = {"heartbeats": [("hb0", None), ("hb1", None)], "syncs": [("sync0", None), ("sync1", None)]}
-    assert independent(beside, beside_two, **links)["node1"] == (W,)
+    links: Dict[str, Any] = {**TWO, "syncs": [("sync0", None), ("sync1", None)]}
+    assert apart(beside, beside_two, **links) == {"independent": {W}}
     # Both heartbeats on one card, away from replication.
     one_card = added(one, adapter(1, 4, "hb1", bus="0000:01:00.1"))
-    assert independent(one_card, both_ends, heartbeats=[("hb0", None), ("hb1", None)]) == {"node1": (W,), "node2": ()}
+    assert apart(one_card, both_ends, **TWO) == {"spof-heartbeat": {W}}
 
 
-@pytest.mark.req("A9")
+@pytest.mark.req("A9", "E4")
 def test_independent_through_bonds_and_vlans() -> None:
     one, two = bond("active-backup")(good(1), good(2))
     assert single_points(one, "hb0") == {"interface hb0"}
-    assert independent(changed(one, "sync0", bus="0000:14:00.1"), two)["node1"] == ()  # only one of the bond's two cards
+    assert "spof-all" not in apart(changed(one, "sync0", bus="0000:14:00.1"), two)  # only one of the bond's two cards
     on_both = changed(changed(one, "m0", bus="0000:02:00.1"), "m1", bus="0000:02:00.2")
-    assert independent(on_both, two)["node1"] == (E,)
+    assert apart(on_both, two)["spof-all"] == {E}
     vlan = added(good(1), Interface("sync5", 80, "vlan", flags=("up",), carrier=True, lower=("hb0",)))
-    found = judged(vlan, good(2), "independent", syncs=[("sync5", "sync0")])
-    assert [each.severity for each in found if each.nodes == ("node1",)] == [E]
-    assert "card 0000:01:00" in found[0].evidence and "interface hb0" in found[0].evidence
+    told = apart(vlan, good(2), syncs=[("sync5", "sync0")])
+    assert told["spof-all"] == {E} and "independent" not in told
 
 
-@pytest.mark.req("A9")
+@pytest.mark.req("A9", "E4")
 def test_what_is_not_known_is_not_independent() -> None:
     one, two = good(1), good(2)
     nobody = replace(one, sync=None, unknown=(("sync", "there is no drbdadm here"),))
-    found = judged(nobody, two, "independent")
-    assert severities(found) == (U, U) and "there is no drbdadm here" in found[0].evidence
+    assert apart(nobody, two)["spof-unknown"] == {U} and not judged(nobody, two, "independent")
+    told = [each.evidence for each in spof_from_facts.findings(make_plan(nobody, two)) if each.rule == "spof-unknown"]
+    assert any("node1: there is no drbdadm here" in each for each in told), told
     assert severities(judged(replace(one, sync=()), two, "independent")) == (N, N)
-    assert independent(changed(one, "hb0", bus=None), two)["node1"] == (U,)
-    assert independent(changed(one, "hb0", driver="virtio_net"), two)["node1"] == (N,)
+    assert apart(changed(one, "hb0", bus=None), two)["spof-unknown"] == {U}
+    assert apart(changed(one, "hb0", driver="virtio_net"), two)["spof-unknown"] == {U}
 
 
 @pytest.mark.req("B8", "A9")
 def test_one_link_for_both() -> None:
     found = judged(good(1), good(2), "shared-link", syncs=[("hb0", None)])
     assert severities(found) == (N, N) and not judged(good(1), good(2), "shared-link")
-    assert independent(good(1), good(2), syncs=[("hb0", None)]) == {"node1": (E,), "node2": (E,)}
+    assert apart(good(1), good(2), syncs=[("hb0", None)])["spof-all"] == {E}
 
 
 # --- Corosync
@@ -518,3 +529,49 @@ def test_a_circle_of_interfaces_ends() -> None:
     )
     assert heartbeat_rules.judge(make_plan(round_, good(2), [("x", "hb0")]))
     assert isinstance(make_plan(round_, good(2)), Plan) and isinstance(make_plan(round_, good(2)).heartbeats[0], Link)
+
+
+# --- C3
+
+CONF = "totem {\n  version: 2\n  crypto_hash: sha256\n}\nlogging {\n  to_syslog: yes\n}\n"
+
+
+def with_conf(number: int, text: str) -> HostFacts:
+    host = good(number)
+    assert host.corosync
+    settings = tuple(Setting(key, values) for key, values in corosync_conf.written(corosync_conf.parse(text)).items())
+    return replace(host, corosync=replace(host.corosync, settings=settings))
+
+
+@pytest.mark.req("C3")
+@pytest.mark.parametrize(
+    "other, wanted, words",
+    [
+        (CONF, SILENT, ""),
+        ("# a comment\n" + CONF.replace("  ", "\t\t"), SILENT, ""),
+        (CONF.replace("to_syslog: yes", "to_syslog: no"), SILENT, ""),
+        (CONF.replace("version: 2", "version: 2\n token: 9000"), (E,), "totem.token is not there on node1 and 9000 on node2"),
+        (CONF.replace("sha256", "sha1"), (E,), "totem.crypto_hash is sha256 on node1 and sha1 on node2"),
+    ],
+)
+def test_hosts_differ(other: str, wanted: Tuple[Severity, ...], words: str) -> None:
+    found = judged(with_conf(1, CONF), with_conf(2, other), "corosync-differs")
+    assert severities(found) == wanted and all(words in each.evidence for each in found)
+
+
+@pytest.mark.req("C3", "D11")
+def test_a_key_is_compared_and_never_told() -> None:
+    one, two = (with_conf(number, CONF.replace("version: 2", f"version: 2\n key: {'secret' * number}")) for number in (1, 2))
+    (found,) = judged(one, two, "corosync-differs")
+    assert "totem.key" in found.evidence and "secret" not in repr((one, two, found)) and "sha256:" not in found.evidence
+    assert not judged(one, replace(two, corosync=one.corosync), "corosync-differs")
+
+
+@pytest.mark.req("C3")
+def test_facts_that_do_not_tell_the_file_are_unknown() -> None:
+    old = good(2)
+    assert old.corosync
+    old = replace(old, corosync=replace(old.corosync, settings=None))
+    (found,) = judged(with_conf(1, CONF), old, "corosync-differs")
+    assert found.severity is U and "node2" in found.evidence and "earlier heartgate" in found.evidence
+    assert not judged(with_conf(1, CONF), replace(old, corosync=None), "corosync-differs")

@@ -95,8 +95,8 @@ def test_what_could_not_be_looked_at_is_no_clean_budget(tmp_path: Path) -> None:
 
 
 def test_what_check_says_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = facts(corosync=link(1, SLOW).replace("crypto_hash: sha256", "crypto_hash: none"), cib=cib())
+    given = facts(corosync=link(1, SLOW).replace("two_node: 1", "two_node: 1\n    wait_for_all: 0"), cib=cib())
     monkeypatch.setattr(cluster_config.Collector, "facts", lambda self, host: given)
     said = {each.rule for each in configuration.findings()}
-    assert {"corosync-crypto", "knet-before-token"} <= said <= set(configuration.rules())
+    assert {"corosync-wait-for-all", "knet-before-token"} <= said <= set(configuration.rules())
     assert len(configuration.rules()) == len(config_lint.RULES) + len(judge.RULES)  # no name is used twice

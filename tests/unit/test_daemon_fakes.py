@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from heartgate.adapters.base import AdapterError, CarrierLost, Delivery, FenceSeen, Outcome, Problem, View
+from heartgate.checks.link_report import KnetLook, Question, Report
 from heartgate.core.model import UNKNOWN_REPLICA, Disk, Link, PeerLink, Replica, Role
 from heartgate.daemon.heartgated import Daemon
 from heartgate.daemon.store import Store
@@ -183,6 +184,7 @@ class FakeLinkWatch:
 class FakeCluster:
     def __init__(self) -> None:
         self.published: List[Tuple[str, Optional[str]]] = []
+        self.told: List[Tuple[str, Optional[str], int]] = []
         self.fences: List[str] = []
         self.history: Any = ()
         self.fencing: Callable[[str], Outcome] = lambda node: Outcome(True, "fenced")
@@ -197,6 +199,10 @@ class FakeCluster:
     def withdraw(self, device: str, deadline_s: float) -> Outcome:
         self.published.append((device, None))
         return Outcome(True, "withdrawn")
+
+    def tell(self, name: str, value: Optional[str], dampen_ms: int, deadline_s: float) -> Outcome:
+        self.told.append((name, value, dampen_ms))
+        return Outcome(True, "told")
 
     def fence(self, node: str, deadline_s: float) -> Outcome:
         self.fences.append(node)
@@ -231,7 +237,21 @@ class FakeWorld:
         self.drivers: Dict[str, FakeDriver] = {}
         self.pacemaker = FakeCluster()
         self.links = FakeLinkWatch()
+        self.reports: Dict[str, Any] = {}
+        self.looks: List[Any] = []
         self.resets = 0
+
+    def link_report(self, question: Question) -> Report:
+        found = self.reports.get(question.interface, AdapterError("nobody can be asked"))
+        if isinstance(found, Exception):
+            raise found
+        return found  # type: ignore[no-any-return]
+
+    def knet_look(self, numbers: Sequence[int]) -> KnetLook:
+        found = self.looks.pop(0) if self.looks else CarrierLost("Corosync is not running")
+        if isinstance(found, Exception):
+            raise found
+        return found  # type: ignore[no-any-return]
 
     def carrier(self) -> FakeCarrier:
         if not self.corosync:
@@ -284,6 +304,7 @@ class Bench:
     """A daemon in this process, turned by the test."""
 
     def __init__(self, directory: Path) -> None:
+        self._closed = False
         self.directory = directory
         self.world = FakeWorld()
         self.socket = directory / "control.sock"
@@ -335,7 +356,10 @@ class Bench:
         assert b'"ok":true' in self.ask(line)
 
     def close(self) -> None:
-        self.daemon.close()
+        """Once; its descriptors may be somebody else's afterwards."""
+        if not self._closed:
+            self._closed = True
+            self.daemon.close()
 
 
 class ScriptedWorld(FakeWorld):

@@ -147,6 +147,10 @@ class Cluster(Protocol):
         """Set the transient node attribute heartgate-DEVICE of this node."""
 
     def withdraw(self, device: str, deadline_s: float) -> Outcome: ...
+    def tell(self, name: str, value: Optional[str], dampen_ms: int, deadline_s: float) -> Outcome:
+        """Set any transient attribute of this node (None: take it away). dampen_ms: how long Pacemaker waits for further
+        changes before it acts on it."""
+
     def fence(self, node: str, deadline_s: float) -> Outcome:
         """stonith_admin --fence (off or reboot by the cluster's own setting); ok only when completed."""
 

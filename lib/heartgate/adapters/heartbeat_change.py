@@ -21,7 +21,7 @@ from heartgate.adapters import conf_file, knet_stats, process
 from heartgate.adapters.addresses import local_addresses, way_to
 from heartgate.adapters.base import AdapterError, CarrierLost
 from heartgate.adapters.conf_file import ConfFile, ConfFileError
-from heartgate.checks import corosync_edit
+from heartgate.checks import corosync_edit, facts_codec
 
 KNOWN_HOSTS = Path("/var/lib/pcsd/known-hosts")
 COMMAND = "/usr/sbin/heartgate"  # a login shell of its own may have another search path
@@ -77,6 +77,9 @@ class Way(Protocol):
 
     def way_to(self, node: str, address: str, source: str) -> Tuple[Optional[str], Optional[str]]:
         """As `addresses.way_to`, on another node."""
+
+    def facts(self, node: str) -> Optional[str]:
+        """What `heartgate facts` prints there; None if it cannot be asked this way. Raises ChangeError."""
 
 
 def reload_corosync() -> None:
@@ -139,8 +142,15 @@ def _way(_file: ConfFile, request: Mapping[str, Any]) -> Dict[str, Any]:
     return {"way": way_to(str(request["to"]), str(request["source"]))}
 
 
+def _facts(_file: ConfFile, _request: Mapping[str, Any]) -> Dict[str, Any]:
+    from heartgate.adapters import host_facts
+
+    return {"facts": facts_codec.encode(host_facts.gather(host_facts.Request(interfaces=())))}
+
+
 _OPERATIONS: Dict[str, Callable[[ConfFile, Mapping[str, Any]], Dict[str, Any]]] = {
     "read": _read, "write": _write, "restore": _restore, "commit": _commit, "links": _links, "addresses": _addresses, "way": _way,
+    "facts": _facts,
 }  # fmt: skip
 
 
@@ -230,6 +240,10 @@ class SshWay:
         interface, gateway = found if isinstance(found, list) and len(found) == 2 else (None, None)
         return interface, gateway
 
+    def facts(self, node: str) -> Optional[str]:
+        text = self.ask(node, "facts").get("facts")
+        return text if isinstance(text, str) else None
+
 
 def _answer(node: str, done: process.Completed) -> Dict[str, Any]:
     if done.rc in (process.RC_NOT_EXECUTABLE, process.RC_NOT_FOUND):
@@ -312,6 +326,9 @@ class PcsWay:
 
     def way_to(self, node: str, address: str, source: str) -> Tuple[Optional[str], Optional[str]]:
         return None, None
+
+    def facts(self, node: str) -> Optional[str]:
+        return None
 
 
 def known_hosts(text: str) -> set[str]:

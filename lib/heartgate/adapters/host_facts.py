@@ -22,7 +22,7 @@ from heartgate.adapters.drbd_config import parse_dump
 from heartgate.adapters.netlink import attributes_of
 from heartgate.checks import corosync_conf
 from heartgate.checks.corosync_conf import CorosyncConf
-from heartgate.checks.model import Corosync, HostFacts, Interface, Resolution, RingAddress, printable, stack
+from heartgate.checks.model import Corosync, HostFacts, Interface, Resolution, RingAddress, Setting, printable, stack
 from heartgate.checks.model import Path as LinkPath
 from heartgate.checks.source import ParseError
 
@@ -92,7 +92,11 @@ def _corosync(conf: CorosyncConf, host: HostFacts) -> Corosync:
     cipher, digest = conf.secure
     me = _me(ring, host)
     running = _runs("corosync")
-    bare = Corosync(conf.source, printable(conf.transport), cipher, digest, me, ring, (), running)
+    settings = tuple(
+        Setting(printable(key), tuple(printable(value, 512) for value in values))
+        for key, values in corosync_conf.written(conf).items()
+    )
+    bare = Corosync(conf.source, printable(conf.transport), cipher, digest, me, ring, (), running, settings)
     return replace(bare, paths=_paths(bare, conf, host) if me else ())
 
 

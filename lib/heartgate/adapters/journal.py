@@ -109,6 +109,10 @@ KINDS: Dict[str, Kind] = {
         "504038bcd8e6499fa166611ea2f7dfeb", NOTICE, "The carrier of an interface for replication changed",
         "HEARTGATE_INTERFACE names it. When the last of a device's sync_interfaces has no carrier, its connection is\n"
         "given up at once."),
+    "heartbeat-link": Kind(
+        "8d6f0c1b5e7a4c3f9b2a61d47e90c513", NOTICE, "A heartbeat interface changed",
+        "HEARTGATE_INTERFACE names it, HEARTGATE_STATE tells what is known of its carrier. The node attribute HEARTGATE_ATTRIBUTE\n"
+        "follows; no service is stopped by that alone."),
     "operation": Kind(
         "1e1e3e391f814e5a8a99544f924e3247", NOTICE, "An action on @HEARTGATE_DEVICE@ was carried out",
         "HEARTGATE_ACTION names it, HEARTGATE_HOW tells what the driver did."),

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 import threading
 import time
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, TypeVar
+from typing import Callable, Collection, Dict, List, Mapping, NamedTuple, Optional, Tuple, TypeVar
 
 from heartgate.adapters.base import CarrierLost
 from heartgate.adapters.corosync import MAP_STATS, Cmap, local_node, names_of
 from heartgate.checks.heartbeats import Counters, Sample, settled
+from heartgate.checks.link_report import KnetLook
 
 LOOK_S = 0.05
 WINDOW_MAX_S = 10.0
@@ -182,6 +183,25 @@ def observe(now: Running, seconds: Optional[float] = None) -> Tuple[Observation,
         Observation(names.get(node, Member(node, f"#{node}", {})), link, one.sample(now.ping_interval_ms.get(link)))
         for (node, link), one in series.items()
     )
+
+
+def look(numbers: Collection[int]) -> KnetLook:
+    """One look, to be compared with a later one: the counters of the links with these numbers; of the others only whether they are
+    connected (each key is a round trip to Corosync). Raises CarrierLost."""
+    now = running()
+    names = {member.nodeid: member.name for member in now.members}
+    with Cmap(MAP_STATS) as cmap:
+        at_ms = time.monotonic() * 1000.0
+        links = {
+            (names.get(node, f"#{node}"), link): _look(cmap, (node, link)) if link in numbers else _state(cmap, (node, link))
+            for node, link in _links(cmap, now.local)
+        }
+    return KnetLook(at_ms, links, now.ping_interval_ms)
+
+
+def _state(cmap: Cmap, each: LinkId) -> Counters:
+    value = cmap.get_int(f"stats.knet.node{each[0]}.link{each[1]}.connected")
+    return Counters(None if value is None else value != 0)
 
 
 def _look(cmap: Cmap, each: LinkId) -> Counters:

@@ -70,6 +70,7 @@ class CarrierWatch:
         self._new = IPRoute
         self._names: Dict[int, str] = {}
         self._known: Dict[str, Optional[bool]] = {}
+        self._around: Dict[str, Tuple[Any, ...]] = {}
         self._epoll = select.epoll()
         self._route: Any = None
         self._resync = True
@@ -80,8 +81,9 @@ class CarrierWatch:
         return self._epoll.fileno()
 
     def read(self) -> List[Change]:
-        """(interface, carrier) for each change: True, False, or None (gone, or not known). Never blocks for long (a
-        full dump takes about a millisecond). Raises AdapterError."""
+        """(interface, carrier) for each change: True, False, or None (gone, or not known). Also told when the carrier is the
+        same, but the interface became a port of another, or its MTU changed. Never blocks for long (a full dump takes about a
+        millisecond). Raises AdapterError."""
         changes: List[Change] = []
         try:
             self._take_in(changes)
@@ -133,7 +135,7 @@ class CarrierWatch:
             changes += self._fold(message)
         present = set(self._names.values())
         for name in [name for name in self._known if name not in present]:
-            del self._known[name]
+            self._forget(name)
             changes.append((name, None))
         return changes
 
@@ -151,8 +153,12 @@ class CarrierWatch:
             changes += self._gone(index)
         self._names[index] = name
         carrier = carrier_of(message)
-        if name not in self._known or self._known[name] != carrier:
-            self._known[name] = carrier
+        attributes = attributes_of(message)
+        around = tuple(attributes.get(key) for key in ("IFLA_MASTER", "IFLA_LINK", "IFLA_MTU"))
+        if _get(message, "family"):  # about the port of a bridge: it leaves things out
+            around = self._around.get(name, around)
+        if name not in self._known or self._known[name] != carrier or self._around.get(name) != around:
+            self._known[name], self._around[name] = carrier, around
             changes.append((name, carrier))
         return changes
 
@@ -160,5 +166,9 @@ class CarrierWatch:
         name = self._names.pop(index, None)
         if name is None or name not in self._known:
             return []
-        del self._known[name]
+        self._forget(name)
         return [(name, None)]
+
+    def _forget(self, name: str) -> None:
+        del self._known[name]
+        self._around.pop(name, None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 from heartgate.adapters.base import AdapterError, FenceSeen, Outcome
 from heartgate.adapters.process import Completed, run
@@ -34,6 +34,13 @@ class PacemakerCluster:
         return _outcome(
             run(["attrd_updater", "--name", attribute(device), "--delete"], timeout_s=deadline_s), "withdrawn"
         )
+
+    def tell(self, name: str, value: Optional[str], dampen_ms: int, deadline_s: float) -> Outcome:
+        """update-both: Pacemaker keeps the dampening of an attribute that is there already otherwise."""
+        argv = ["attrd_updater", "--name", name, "--update-both", value or "", "--delay", f"{dampen_ms}ms"]
+        if value is None:
+            argv = ["attrd_updater", "--name", name, "--delete"]
+        return _outcome(run(argv, timeout_s=deadline_s), "withdrawn" if value is None else value)
 
     def fence(self, node: str, deadline_s: float) -> Outcome:
         """Off or reboot, by the cluster option stonith-action. ok only when the cluster says that it was completed."""

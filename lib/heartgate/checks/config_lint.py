@@ -3,13 +3,13 @@ collects the facts. What could not be read is a finding too, never silence."""
 
 from __future__ import annotations
 
-from typing import Iterator, Mapping, Sequence, Tuple
+from typing import Iterator, Mapping, Tuple
 
 from heartgate.checks import lint_corosync, lint_fencing, lint_storage
 from heartgate.checks.findings import Finding, RuleInfo, Severity
 from heartgate.checks.lint_facts import LintFacts, Reporter, Unreadable, table
 
-__all__ = ["RULES", "LintFacts", "Unreadable", "differences", "findings"]
+__all__ = ["RULES", "LintFacts", "Unreadable", "findings"]
 
 _OWN = table(
     RuleInfo("config-unreadable", Severity.UNKNOWN, "", "Every configuration could be read."),
@@ -22,11 +22,6 @@ def findings(facts: LintFacts) -> Tuple[Finding, ...]:
     """Everything about one host."""
     parts = (lint_corosync.findings(facts), lint_fencing.findings(facts), lint_storage.findings(facts))
     return tuple(_unreadable(facts)) + tuple(finding for part in parts for finding in part)
-
-
-def differences(hosts: Sequence[LintFacts]) -> Tuple[Finding, ...]:
-    """What differs between hosts and must not."""
-    return lint_corosync.differences(tuple(hosts))
 
 
 def _unreadable(facts: LintFacts) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ Source: corosync.conf(5) and votequorum(5) of 3.1.7. tests/unit/test_checks_coro
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Mapping, Optional, Tuple
@@ -284,6 +285,22 @@ class _Reader:
 def _within(value: str, limits: Tuple[int, int]) -> bool:
     match = re.match(r"[+-]?\d{1,25}\Z", value, re.ASCII)
     return bool(match) and limits[0] <= int(value) <= limits[1]
+
+
+def written(conf: CorosyncConf) -> Mapping[str, Tuple[str, ...]]:
+    """Every key with its sections -> its values, in the file's order: what has to be the same on every node. Where what is logged
+    goes is each node's own affair; a key is a secret, and only its digest is told."""
+    found: Dict[str, Tuple[str, ...]] = {}
+    waiting = [("", conf.root)]
+    while waiting:
+        path, section = waiting.pop(0)
+        for key, value, _ in section.values:
+            name = f"{path}{key}"
+            if not name.startswith("logging."):
+                digest = "sha256:" + hashlib.sha256(value.encode()).hexdigest()[:16]
+                found[name] = (*found.get(name, ()), digest if name == "totem.key" else value)
+        waiting += [(f"{path}{inner.name}.", inner) for inner in section.sections]
+    return found
 
 
 # --- values in force

@@ -217,6 +217,50 @@ def crypto(plan: Plan, info: RuleInfo) -> Findings:
             )
 
 
+# --- C3
+
+
+def differs(plan: Plan, info: RuleInfo) -> Findings:
+    """Keys, values and order; blanks and comments do not count."""
+    if len(plan.hosts) < 2:
+        return
+    one, two = plan.hosts[0], plan.hosts[1]
+    if one.corosync is None or two.corosync is None:  # `corosync-conf` and `crypto` say what there is to say
+        return
+    told = [(host, host.corosync.settings) for host in (one, two) if host.corosync]
+    for host, settings in told:
+        if settings is None:
+            yield Finding(
+                info.rule,
+                Severity.UNKNOWN,
+                CONF,
+                f"the facts of {host.host} were made by an earlier heartgate and do not tell what its corosync.conf says",
+                "have the same heartgate on both nodes, and make the facts anew",
+                (host.host,),
+            )
+            return
+    ours, theirs = ({item.key: item.values for item in settings or ()} for _, settings in told)
+    different = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
+    if different:
+        key = different[0]
+        more = f"; {len(different) - 1} more differ" if len(different) > 1 else ""
+        yield Finding(
+            info.rule,
+            info.severity,
+            CONF,
+            f"{key} is {_value(key, ours)} on {one.host} and {_value(key, theirs)} on {two.host}{more}",
+            "copy the file that is right to every node (pcs cluster sync, or csync2/scp) and reload it: corosync-cfgtool -R",
+            (one.host, two.host),
+        )
+
+
+def _value(key: str, settings: Dict[str, Tuple[str, ...]]) -> str:
+    values = settings.get(key)
+    if values is None:
+        return "not there"
+    return "one key" if key == "totem.key" and len(values) == 1 else ", ".join(values)[:80]
+
+
 def without_corosync(plan: Plan, info: RuleInfo) -> Findings:
     for host in plan.hosts:
         if host.corosync is None and not host.why("corosync"):

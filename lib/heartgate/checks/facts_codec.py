@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Mapping, Tuple, Type, Union, get_args, get_o
 from heartgate.checks.model import HostFacts
 
 FORMAT = "heartgate-facts"
-VERSION = 1
+VERSION = 2  # 2: what is written in corosync.conf
 MAX_BYTES = 16 * 1024 * 1024
 MAX_TEXT = 1024
 MAX_ITEMS = 65536
@@ -38,9 +38,11 @@ def decode(data: bytes) -> HostFacts:
     body = _parse(data)
     if not isinstance(body, dict) or body.get("format") != FORMAT:
         raise FactsError(f'not made by `heartgate facts`: there is no "format": "{FORMAT}" at the top')
-    _check_version(body.get("version"))
+    version = _checked_version(body.get("version"))
     if "facts" not in body:
         raise FactsError("facts: missing")
+    if version == 1:
+        _as_version_2(body["facts"])
     facts: HostFacts = _value(HostFacts, body["facts"], "facts")
     _check_names(facts)
     return facts
@@ -64,7 +66,14 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
 
 
-def _check_version(version: object) -> None:
+def _as_version_2(facts: Any) -> None:
+    """What version 1 did not tell is not known."""
+    corosync = facts.get("corosync") if isinstance(facts, dict) else None
+    if isinstance(corosync, dict) and "settings" not in corosync:
+        corosync["settings"] = None
+
+
+def _checked_version(version: object) -> int:
     if type(version) is not int or version < 1:
         raise FactsError(f"version: not a number from 1 on: {_short(version)}")
     if version > VERSION:
@@ -72,6 +81,7 @@ def _check_version(version: object) -> None:
             f"made by a later heartgate: format version {version}, this one knows {VERSION}. "
             "Have the same heartgate on both nodes"
         )
+    return version
 
 
 def _check_names(facts: HostFacts) -> None:

@@ -7,7 +7,7 @@ from typing import Dict, FrozenSet, List, Mapping, Tuple
 from heartgate.checks import corosync_rules, direct_rule, link_rules
 from heartgate.checks.findings import Finding, RuleInfo, Severity
 from heartgate.checks.links import End, Findings, Link, LinkRule, Plan, PlanRule, about, single_points
-from heartgate.checks.model import PHYSICAL, HostFacts
+from heartgate.checks.model import HostFacts
 
 _E, _W, _N, _U = Severity.ERROR, Severity.WARNING, Severity.NOTE, Severity.UNKNOWN
 
@@ -39,7 +39,7 @@ def _shared_link(link: Link, plan: Plan, info: RuleInfo) -> Findings:
         for sync in plan.syncs or ():
             if any(other.host is end.host and other.interface == item for other in sync.ends):
                 evidence = (
-                    f"{end.shown} carries heartbeats and replication: when it is lost, both are; see the rule `independent`"
+                    f"{end.shown} carries heartbeats and replication: when it is lost, both are; see the rules `spof-...`"
                 )
                 yield about(info, link, (end,), evidence, "good as a last heartbeat; have another one on an adapter of its own")
 
@@ -50,26 +50,11 @@ Cuts = List[Tuple[str, FrozenSet[str]]]
 
 
 def _independent(plan: Plan, info: RuleInfo) -> Findings:
-    if not plan.heartbeats:
-        return
-    for host in plan.hosts:
+    """What one part takes with it is told by `spof-all` and `spof-heartbeat`, what is not known by `spof-unknown`."""
+    for host in plan.hosts if plan.heartbeats and plan.syncs is not None else ():
         heartbeats = _cuts(host, plan.heartbeats)
-        if not heartbeats:
-            continue
-        syncs = None if plan.syncs is None else _cuts(host, plan.syncs)
-        yield from _among_themselves(host, heartbeats, info)
-        if syncs is None:
-            yield _finding(
-                info,
-                host,
-                _U,
-                f"which interfaces carry the replication of {host.host} is not known "
-                f"({host.why('sync') or 'not told'}), so heartbeats and sync links were not compared",
-                "name them (--sync IF)",
-            )
-        else:
-            yield from _against_syncs(host, heartbeats, syncs, info)
-        yield from _blind(host, plan, info)
+        if heartbeats:
+            yield from _against_syncs(host, heartbeats, _cuts(host, plan.syncs or ()), info)
 
 
 def _cuts(host: HostFacts, links: Tuple[Link, ...]) -> Cuts:
@@ -85,22 +70,6 @@ def _finding(info: RuleInfo, host: HostFacts, severity: Severity, evidence: str,
     return Finding(info.rule, severity, "adapters", evidence, remedy, (host.host,))
 
 
-def _named(cuts: Cuts) -> str:
-    return ", ".join(name for name, _ in cuts)
-
-
-def _among_themselves(host: HostFacts, heartbeats: Cuts, info: RuleInfo) -> Findings:
-    parts = _all_of(heartbeats)
-    if len(heartbeats) > 1 and parts:
-        yield _finding(
-            info,
-            host,
-            _W,
-            f"all heartbeats of {host.host} ({_named(heartbeats)}) are lost with {_words(parts)}",
-            "put one of them on a card of its own",
-        )
-
-
 def _against_syncs(host: HostFacts, heartbeats: Cuts, syncs: Cuts, info: RuleInfo) -> Findings:
     if not syncs:
         yield _finding(
@@ -111,17 +80,8 @@ def _against_syncs(host: HostFacts, heartbeats: Cuts, syncs: Cuts, info: RuleInf
             "check again when the replication is configured",
         )
         return
-    everything = _all_of(heartbeats) & _all_of(syncs)
-    if everything:
-        yield _finding(
-            info,
-            host,
-            _E,
-            f"the loss of {_words(everything)} takes all heartbeats ({_named(heartbeats)}) and all sync links "
-            f"({_named(syncs)}) of {host.host} at once",
-            "put a heartbeat on a card that carries no replication",
-        )
-        return
+    if _all_of(heartbeats) & _all_of(syncs):
+        return  # `spof-all`
     shared = {name: [(sync, parts & other) for sync, other in syncs if parts & other] for name, parts in heartbeats}
     told = "; ".join(f"{name} and {sync} share {_words(parts)}" for name, found in shared.items() for sync, parts in found)
     if told:
@@ -133,31 +93,6 @@ def _against_syncs(host: HostFacts, heartbeats: Cuts, syncs: Cuts, info: RuleInf
             _N if alone else _W,
             f"on {host.host} {told}; {kind}",
             "put a heartbeat on a card that carries no replication",
-        )
-
-
-def _blind(host: HostFacts, plan: Plan, info: RuleInfo) -> Findings:
-    """Adapters of which nobody can say on which card they are."""
-    ends = {end.name: end for link in (*plan.heartbeats, *(plan.syncs or ())) for end in link.ends if end.host is host}
-    leaves = {item.name: item for end in ends.values() for item in end.leaves()}
-    virtual = sorted(item.name for item in leaves.values() if item.paravirtual)
-    silent = sorted(item.name for item in leaves.values() if item.kind == PHYSICAL and item.bus is None and not item.paravirtual)
-    if virtual:
-        yield _finding(
-            info,
-            host,
-            _N,
-            f"adapters of a virtual machine on {host.host} ({', '.join(virtual)}): whether they share a physical one cannot be "
-            "seen from inside",
-            "see on the host",
-        )
-    if silent:
-        yield _finding(
-            info,
-            host,
-            _U,
-            f"no bus address is told on {host.host} by {', '.join(silent)}: with what it shares a card is not known",
-            "see ethtool -i, and the machine itself",
         )
 
 
@@ -246,7 +181,12 @@ LINK_RULES: Tuple[LinkRule, ...] = (
     ),
     LinkRule(RuleInfo("duplex", _E, "", "Full duplex. Half means a hub, or autonegotiation that failed."), link_rules.duplex),
     LinkRule(
-        RuleInfo("shared-link", _N, "B8", "One link may carry heartbeats and replication; `independent` says what that costs."),
+        RuleInfo(
+            "shared-link",
+            _N,
+            "B8",
+            "One link may carry heartbeats and replication; `spof-all` and `spof-heartbeat` say what that costs.",
+        ),
         _shared_link,
     ),
     LinkRule(
@@ -267,10 +207,10 @@ PLAN_RULES: Tuple[PlanRule, ...] = (
     PlanRule(
         RuleInfo(
             "independent",
-            _E,
+            _W,
             "A9",
-            "No part (interface, bond, card) takes all heartbeats and all sync links with it: an error. No "
-            "heartbeat on an adapter of its own, or all heartbeats lost with one part: a warning.",
+            "At least one heartbeat is on an adapter that carries no replication. What a single part takes with it is told by "
+            "`spof-all` and `spof-heartbeat`.",
         ),
         _independent,
     ),
@@ -285,6 +225,12 @@ PLAN_RULES: Tuple[PlanRule, ...] = (
     ),
     PlanRule(
         RuleInfo("crypto", _E, "D11", "Corosync authenticates (an error if not) and encrypts (a warning)."), corosync_rules.crypto
+    ),
+    PlanRule(
+        RuleInfo(
+            "corosync-differs", _E, "C3", "corosync.conf is the same on every node; differing ones have ended in split-brain."
+        ),
+        corosync_rules.differs,
     ),
     PlanRule(RuleInfo("corosync-conf", _N, "", "There is a corosync.conf."), corosync_rules.without_corosync),
 )

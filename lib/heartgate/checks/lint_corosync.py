@@ -1,4 +1,5 @@
-"""Rules over corosync.conf: how many links, which networks, who may join, and what a lone node may do."""
+"""Rules over one corosync.conf: how many links, which networks, and what a lone node may do. Who may join, and whether the
+nodes have the same file, is asked with the facts of both nodes (`corosync_rules`)."""
 
 from __future__ import annotations
 
@@ -14,14 +15,6 @@ ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 RULES: Mapping[str, RuleInfo] = table(
-    RuleInfo(
-        "corosync-crypto",
-        ERROR,
-        "D11",
-        "Heartbeats are authenticated: without crypto_hash anybody on the network can join "
-        "the cluster or take it apart. Only the knet transport can do it.",
-    ),
-    RuleInfo("corosync-cipher", NOTE, "D11", "Heartbeats are encrypted: without crypto_cipher they can be read."),
     RuleInfo(
         "corosync-one-link", WARNING, "A2", "There are two knet links or more: with one, a single cable ends the heartbeat."
     ),
@@ -57,9 +50,6 @@ RULES: Mapping[str, RuleInfo] = table(
         "A7",
         "The sync network is also a knet link, the last one: then the loss of all heartbeats alone leaves the nodes in contact.",
     ),
-    RuleInfo(
-        "corosync-differs", ERROR, "C3", "corosync.conf is the same on every node; differing ones have ended in split-brain."
-    ),
 )
 
 
@@ -67,74 +57,10 @@ def findings(facts: LintFacts) -> Tuple[Finding, ...]:
     if facts.corosync is None:
         return ()
     report, conf = Reporter(RULES, facts.host), facts.corosync
-    found: List[Finding] = [*_secure(conf, report), *_links(conf, report), *_nodes(conf, report), *_quorum(conf, report)]
+    found: List[Finding] = [*_links(conf, report), *_nodes(conf, report), *_quorum(conf, report)]
     found += _subnets(conf, facts.networks, report)
     found += _sync_last(facts, conf, report)
     return tuple(found)
-
-
-def differences(hosts: Tuple[LintFacts, ...]) -> Tuple[Finding, ...]:
-    """Whether the hosts have the same corosync.conf: keys, values and order; blanks and comments do not count."""
-    files = [(facts.host, facts.corosync) for facts in hosts if facts.corosync is not None]
-    found = []
-    for host, conf in files[1:]:
-        ours, theirs = _flat(files[0][1]), _flat(conf)
-        different = [path for path in sorted({*ours, *theirs}) if ours.get(path) != theirs.get(path)]
-        if different:
-            path = different[0]
-            evidence = f"{path} is {_shown(ours.get(path))} on {files[0][0]} and {_shown(theirs.get(path))} on {host}" + (
-                f"; {len(different) - 1} more differ" if len(different) > 1 else ""
-            )
-            found.append(
-                Finding(
-                    "corosync-differs",
-                    ERROR,
-                    "corosync.conf",
-                    evidence,
-                    "copy the file that is right to every node "
-                    "(pcs cluster sync, or csync2/scp) and reload it: corosync-cfgtool -R",
-                    (files[0][0], host),
-                )
-            )
-    return tuple(found)
-
-
-def _flat(conf: CorosyncConf) -> Dict[str, Tuple[str, ...]]:
-    found: Dict[str, Tuple[str, ...]] = {}
-    waiting = [("", conf.root)]
-    while waiting:
-        path, section = waiting.pop(0)
-        for key, value, _ in section.values:
-            name = f"{path}{key}"
-            # Where what is written goes is each node's own affair, and a key in the file is a secret.
-            if not name.startswith("logging."):
-                found[name] = (*found.get(name, ()), "(set)" + value if name == "totem.key" else value)
-        waiting += [(f"{path}{inner.name}.", inner) for inner in section.sections]
-    return found
-
-
-def _shown(values: Optional[Tuple[str, ...]]) -> str:
-    return "not there" if values is None else ("set" if values[0].startswith("(set)") else ", ".join(values)[:80])
-
-
-def _secure(conf: CorosyncConf, report: Reporter) -> Iterator[Finding]:
-    cipher, digest = conf.secure
-    remedy = (
-        "in totem { } write transport: knet, crypto_cipher: aes256, crypto_hash: sha256; make /etc/corosync/authkey with "
-        "corosync-keygen"
-    )
-    for transport in [conf.setting("totem", "transport")]:
-        if transport and transport.value != "knet":
-            evidence = f"transport {transport.value} ({transport.where}) cannot authenticate anybody"
-            yield report.found("corosync-crypto", "corosync.conf", evidence, remedy)
-            return
-    if digest == "none":
-        written = conf.setting("totem", "crypto_hash") or conf.setting("totem", "secauth")
-        place = f" ({written.where})" if written else f": neither crypto_hash nor secauth is written in {conf.source}"
-        yield report.found("corosync-crypto", "corosync.conf", f"heartbeats are not authenticated{place}", remedy)
-    elif cipher == "none":
-        evidence = f"heartbeats are authenticated ({digest}) and not encrypted"
-        yield report.found("corosync-cipher", "corosync.conf", evidence, "write crypto_cipher: aes256 in totem { }")
 
 
 def _links(conf: CorosyncConf, report: Reporter) -> Iterator[Finding]:

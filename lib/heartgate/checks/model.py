@@ -146,9 +146,19 @@ class Path:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """One key of corosync.conf with its sections, e.g. "totem.token", and its values in the file's order. No secret: a key is
+    there as a digest."""
+
+    key: str
+    values: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Corosync:
     """What corosync.conf asks for (the values in force), and where its links run on this host. `running`: whether corosync runs
-    now. `me`: this host's name in the node list, None if it is not there."""
+    now. `me`: this host's name in the node list, None if it is not there. `settings`: what is written in the file, None if it
+    was not told (format 1 of the facts)."""
 
     source: str
     transport: str
@@ -158,6 +168,7 @@ class Corosync:
     addresses: Tuple[RingAddress, ...]
     paths: Tuple[Path, ...]
     running: Optional[bool]
+    settings: Optional[Tuple[Setting, ...]] = None
 
     def nodes(self) -> Tuple[str, ...]:
         return tuple(dict.fromkeys(item.node for item in self.addresses))

@@ -38,7 +38,9 @@ def findings(plan: Plan) -> Tuple[Finding, ...]:
         return ()
     found = spof.findings(graph(plan))
     if plan.syncs is None:
-        evidence = "which interfaces carry the replication is not known, so nothing can be said about them"
+        why = [f"{host.host}: {host.why('sync')}" for host in plan.hosts if host.why("sync")]
+        reasons = f" ({'; '.join(why)})" if why else ""
+        evidence = f"which interfaces carry the replication is not known{reasons}, so nothing can be said about them"
         remedy = "name them: --sync IF; or set sync_interfaces of replica-guard"
         found += (Finding("spof-unknown", RULES["spof-unknown"].severity, "sync links", evidence, remedy),)
     return found

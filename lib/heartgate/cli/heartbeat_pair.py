@@ -12,16 +12,18 @@ import time
 from types import FrameType
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from heartgate.adapters import heartbeat_change, knet_stats
+from heartgate.adapters import heartbeat_change, host_facts, knet_stats
 from heartgate.adapters.addresses import canonical, local_addresses, resolve, way_to
 from heartgate.adapters.base import AdapterError, CarrierLost
 from heartgate.adapters.conf_file import ConfFile, ConfFileError
 from heartgate.adapters.heartbeat_change import ChangeError, Plan, Way
-from heartgate.checks import corosync_edit, heartbeats
+from heartgate.checks import corosync_edit, facts_codec, heartbeats
 from heartgate.checks.corosync_edit import ConfError
 from heartgate.checks.endpoints import Endpoint, EndpointError, assign, find_link
+from heartgate.checks.facts_codec import FactsError
 from heartgate.checks.findings import Finding, Severity, worst_first
 from heartgate.checks.heartbeats import Channel, LinkPlace
+from heartgate.checks.model import HostFacts
 from heartgate.cli.heartbeat import ATTENTION, FAILED, HALF_DONE, NOT_RUNNING, OK
 from heartgate.cli.heartbeat_rules import End, Pair, check_pair
 
@@ -212,7 +214,7 @@ def _add(options: argparse.Namespace) -> int:
     _not_used(addresses, cluster)
     plan = Plan(link, cluster.nodes, addresses, corosync_edit.shared_timers(cluster.text))
     new = plan.applied(cluster.text)
-    _ask_rules(_ends(plan, cluster, elsewhere, way), plan.link, cluster, options.force)
+    _ask_rules(_ends(plan, cluster, elsewhere, way), plan.link, cluster, way, options.force)
     if way is None:
         raise _by_hand(why, cluster.text, new)
     ends = ", ".join(f"{node} {address}" for node, address in zip(cluster.nodes, addresses))
@@ -256,16 +258,42 @@ def _ends(plan: Plan, cluster: Cluster, elsewhere: Mapping[str, Mapping[str, str
     return tuple(ends)
 
 
-def _ask_rules(ends: Tuple[End, ...], link: int, cluster: Cluster, force: bool) -> None:
+def _ask_rules(ends: Tuple[End, ...], link: int, cluster: Cluster, way: Optional[Way], force: bool) -> None:
     present: Dict[str, Tuple[int, ...]] = {}
     for place in cluster.places:
         if place.adapter:
             present[place.adapter] = (*present.get(place.adapter, ()), place.link)
-    findings = worst_first(check_pair(Pair(link, ends, present, sync_interfaces())))
+    pair = Pair(link, ends, present, sync_interfaces(), cluster.local, _own(), _others(cluster, way))
+    findings = worst_first(check_pair(pair))
     for finding in findings:
         say(_finding(finding))
     if any(finding.severity is Severity.ERROR for finding in findings if finding.counts) and not force:
         raise Refused("the rules refuse this pair (see above); correct it, or use --force if you know better. Nothing was changed")
+
+
+def _own() -> Optional[HostFacts]:
+    try:
+        return host_facts.gather(host_facts.Request(interfaces=()))
+    except AdapterError as error:
+        say(f"the interfaces of this node cannot be looked at: {error}")
+        return None
+
+
+def _others(cluster: Cluster, way: Optional[Way]) -> Dict[str, HostFacts]:
+    """Facts of the other nodes, as far as they can be had. What cannot be asked is told, and is no reason to refuse."""
+    found: Dict[str, HostFacts] = {}
+    for node in cluster.nodes:
+        if node == cluster.local or way is None:
+            continue
+        try:
+            text = way.facts(node)
+            if text is None:
+                say(f"the interfaces of {node} cannot be looked at by {way.name}: afterwards, heartgate check --peer {node}")
+            else:
+                found[node] = facts_codec.decode(text.encode())
+        except (ChangeError, FactsError) as error:
+            say(f"the interfaces of {node} cannot be looked at: {error}")
+    return found
 
 
 def _finding(finding: Finding) -> str:

@@ -1,12 +1,20 @@
-"""The one place where the rules are asked before a heartbeat pair is added (issue 4: the rules of B1-B8 and A9 over the
-facts of both ends belong here; `checks` holds them, this module only calls them)."""
+"""The one place where the rules are asked before a heartbeat pair is added: those of `heartgate check` about one link, and what
+only a link that is not there yet can have wrong."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import List, Mapping, Optional, Tuple
+from dataclasses import dataclass, field
+from typing import Dict, List, Mapping, Optional, Tuple
 
 from heartgate.checks.findings import Finding, Severity
+from heartgate.checks.heartbeat_rules import LINK_RULES
+from heartgate.checks.links import End as LinkEnd
+from heartgate.checks.links import Link
+from heartgate.checks.model import HostFacts
+from heartgate.checks.planning import make_plan
+
+# Corosync does not know the link yet; nobody listens for half a minute before a change; and `pair-on-sync` is told already.
+NOT_YET = frozenset({"corosync-link", "direct", "shared-link"})
 
 
 @dataclass(frozen=True)
@@ -24,17 +32,39 @@ class End:
 @dataclass(frozen=True)
 class Pair:
     """A network heartbeat that shall be added. `present`: interface of this node -> numbers of the links on it.
-    `sync_interfaces`: of the guarded devices on this node, as far as heartgated tells them."""
+    `sync_interfaces`: of the guarded devices on this node, as far as heartgated tells them. `me`: this node's name. `local`,
+    `others`: facts of this node and, by name, of the others, as far as they could be had."""
 
     link: int
     ends: Tuple[End, ...]
     present: Mapping[str, Tuple[int, ...]]
     sync_interfaces: Tuple[str, ...] = ()
+    me: str = ""
+    local: Optional[HostFacts] = None
+    others: Mapping[str, HostFacts] = field(default_factory=dict)
 
 
 def check_pair(pair: Pair) -> Tuple[Finding, ...]:
     """What speaks against this pair. An error refuses it (unless --force), a warning is shown."""
-    return (*_wrong_way(pair), *_shared_interface(pair))
+    return (*_wrong_way(pair), *_shared_interface(pair), *_unfit(pair))
+
+
+def _unfit(pair: Pair) -> List[Finding]:
+    """With more than two nodes: each of the others with this one."""
+    mine = next((end for end in pair.ends if end.node == pair.me), None)
+    if pair.local is None or mine is None or mine.interface is None:
+        return []
+    local = pair.local
+    theirs = [(end.interface, pair.others[end.node]) for end in pair.ends if end.node in pair.others and end.interface]
+    links = [Link((LinkEnd(local, mine.interface), LinkEnd(facts, name))) for name, facts in theirs]
+    found: Dict[Finding, None] = {}  # what one end has wrong is said once, however many others there are
+    for link in links or [Link((LinkEnd(local, mine.interface),))]:
+        hosts = tuple(end.host for end in link.ends)
+        plan = make_plan(*hosts) if len(hosts) == 2 else make_plan(local, None)
+        for rule in LINK_RULES:
+            if rule.info.rule not in NOT_YET:
+                found.update(dict.fromkeys(rule.judge(link, plan, rule.info)))
+    return [finding for finding in found if finding.severity in (Severity.ERROR, Severity.WARNING)]
 
 
 def _wrong_way(pair: Pair) -> List[Finding]:

@@ -16,6 +16,7 @@ COMMANDS = {
     "mark-synchronized": "mark",
     "check": "check",
     "facts": "facts",
+    "link-report": "link_report",
     "budget": "budget",
     "spof": "spof",
     "heartbeat": "heartbeat",

@@ -28,7 +28,14 @@ def page(data: Data) -> str:
         lines.append("no device is guarded here")
     for device in data["devices"]:
         lines += ["", *_device(device, data["daemon"] == "running")]
+    for link in data.get("heartbeat_links", ()):
+        lines += ["", f"heartbeat {link['resource']}: {link['message']}"]
+        lines.append(f"  {link['attribute']} is {_attribute(link['published'])}")
     return "\n".join(lines)
+
+
+def _attribute(value: Any) -> str:
+    return "not defined" if value is None else str(value)
 
 
 def _head(data: Data) -> str:

@@ -4,11 +4,15 @@ needed."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from heartgate.adapters import system
 from heartgate.adapters.base import Cluster, Driver
 from heartgate.adapters.journal import Journal
 from heartgate.daemon.services import DeviceSource, FlushTarget, LinkWatch, NamedCarrier
+
+if TYPE_CHECKING:
+    from heartgate.checks.link_report import KnetLook, Question, Report
 
 
 class RealWorld:
@@ -58,6 +62,16 @@ class RealWorld:
         from heartgate.adapters.netlink import CarrierWatch
 
         return CarrierWatch()
+
+    def link_report(self, question: Question) -> Report:
+        from heartgate.adapters import link_report
+
+        return link_report.ask(question)
+
+    def knet_look(self, numbers: Sequence[int]) -> KnetLook:
+        from heartgate.adapters import knet_stats
+
+        return knet_stats.look(numbers)
 
     def prepare_thread(self) -> None:
         """fsync and commands are on the path of a verdict too, and a thread of ordinary priority that holds the interpreter's

@@ -11,6 +11,7 @@ from heartgate.core.model import Heard, Membership, Message, Record, Replica, Re
 from heartgate.daemon.control import ControlServer
 from heartgate.daemon.fences import Fences
 from heartgate.daemon.guard import Guard, Outside, tell_all
+from heartgate.daemon.heartbeats import Heartbeats
 from heartgate.daemon.links import Links
 from heartgate.daemon.loop import Loop
 from heartgate.daemon.peers import Peers
@@ -41,6 +42,7 @@ class Daemon:
         self.fences = Fences(self.services, lambda: self._cluster, lambda: self.guards.values())
         self.sources = Sources(self.services, self._replica_changed)
         self.links = Links(self.services, lambda: self.guards.values())
+        self.heartbeats = Heartbeats(self, lambda: self._cluster)
         self.requests = Requests(self)
         self.control = ControlServer(self.loop, socket, self.requests.dispatch)
         self._outside = Outside(
@@ -58,6 +60,7 @@ class Daemon:
             self._restore(device)
         self.peers.start()
         self.links.start()
+        self.heartbeats.restore()
         self.fences.look()
 
     def close(self) -> None:
@@ -82,7 +85,7 @@ class Daemon:
         """Begin to guard a device, or take over new parameters. Raises AdapterError."""
         config, params, driver, _ = found
         device = config.device
-        self._identify(config.me)
+        self.identify(config.me)
         self.sources.add(device, params.driver, params.exec_program, config.me)
         guard = self.guards.get(device)
         if guard is not None:
@@ -131,7 +134,7 @@ class Daemon:
         store.save_config(Saved(device, found.config.me, found.raw, True))
         return store.load_record(device)
 
-    def _identify(self, me: str) -> None:
+    def identify(self, me: str) -> None:
         if self.me not in (None, me):
             self.services.journal.send("internal", f"this node was {self.me} and is {me} now: restart heartgated")
             raise AdapterError(f"this node was {self.me} and is {me} now")
@@ -143,7 +146,7 @@ class Daemon:
 
     def _joined(self, name: str) -> None:
         try:
-            self._identify(name)
+            self.identify(name)
         except AdapterError:
             return
 

@@ -8,7 +8,7 @@ an interface that is not there, or whose carrier is not known, is not one withou
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Callable, Dict, Optional
+from typing import Callable, Dict, List, Optional
 
 from heartgate.adapters.base import AdapterError
 from heartgate.core.model import Link
@@ -25,6 +25,8 @@ class Links:
 
     def __init__(self, services: Services, guards: Callable[[], Iterable[Guard]]) -> None:
         self.carriers: Dict[str, Optional[bool]] = {}
+        self.told = False  # every interface that is there is in `carriers`
+        self.listeners: List[Callable[[], None]] = []  # called after every change, and when all became unknown
         self._services = services
         self._guards = guards
         self._watch: Optional[LinkWatch] = None
@@ -52,8 +54,10 @@ class Links:
     def _lost(self, error: Exception) -> None:
         self.close()
         self.carriers.clear()
+        self.told = False
         self._services.journal.send("source-lost", f"carrier of the interfaces is unknown: {error}")
         self._services.loop.after(REOPEN_S, self.start)
+        self._tell()
 
     def _read(self) -> None:
         if self._watch is None:
@@ -66,8 +70,15 @@ class Links:
         for name, carrier in changes:
             self._note(name, carrier)
             self.carriers[name] = carrier
+        self.told = True
         if any(carrier is False for _, carrier in changes) and self._timer is None:
             self._timer = self._services.loop.after(SETTLE_S, self._settled)
+        if changes:
+            self._tell()
+
+    def _tell(self) -> None:
+        for listener in self.listeners:
+            listener()
 
     def _note(self, name: str, carrier: Optional[bool]) -> None:
         devices = [guard.device for guard in self._guards() if name in guard.params.sync_interfaces]

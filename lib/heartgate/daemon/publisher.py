@@ -49,11 +49,15 @@ class Publisher:
         self._busy[name] = value
 
         def work() -> Outcome:
-            if value is None:
-                return cluster.withdraw(name, DEADLINE_S)
-            return cluster.publish(name, value, DEADLINE_S)
+            return self._tell(cluster, name, value)
 
         self._services.workers.submit(f"publish:{name}", work, lambda result: self._done(name, result), DEADLINE_S)
+
+    def _tell(self, cluster: Cluster, name: str, value: Optional[str]) -> Outcome:
+        """Worker thread."""
+        if value is None:
+            return cluster.withdraw(name, DEADLINE_S)
+        return cluster.publish(name, value, DEADLINE_S)
 
     def _done(self, name: str, result: Union[Outcome, Exception]) -> None:
         value = self._busy.pop(name)
@@ -82,3 +86,14 @@ class Publisher:
         pause = self._pause.get(name, FIRST_PAUSE_S)
         self._pause[name] = min(pause * 2, LONGEST_PAUSE_S)
         self._services.loop.after(pause, lambda: self._start(name))
+
+
+class AttributePublisher(Publisher):
+    """For attributes with a name of their own, and with Pacemaker's dampening."""
+
+    def __init__(self, services: Services, cluster: Callable[[], Optional[Cluster]]) -> None:
+        super().__init__(services, cluster)
+        self.dampen_ms: Dict[str, int] = {}
+
+    def _tell(self, cluster: Cluster, name: str, value: Optional[str]) -> Outcome:
+        return cluster.tell(name, value, self.dampen_ms.get(name, 0), DEADLINE_S)

@@ -43,7 +43,7 @@ class Requests:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self.waiting: Dict[str, Waiting] = {}
-        marking = Marking(daemon)
+        marking, heartbeats = Marking(daemon), daemon.heartbeats
         self._ops: Mapping[str, Callable[[Client, Mapping[str, Any]], None]] = {
             "ping": self._ping,
             "monitor": self._monitor,
@@ -57,6 +57,10 @@ class Requests:
             "fencing": self._fencing,
             "mark-show": marking.show,
             "mark": marking.mark,
+            "link-register": heartbeats.register,
+            "link-unregister": heartbeats.unregister,
+            "link-monitor": heartbeats.monitor,
+            "link-check": heartbeats.check,
         }
 
     def dispatch(self, client: Client, request: Mapping[str, Any]) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Union
+from typing import TYPE_CHECKING, Protocol, Union
 
 from heartgate.adapters.base import AdapterError, Carrier, Cluster, Driver, Source
 from heartgate.daemon.loop import Loop
 from heartgate.daemon.store import Store
 from heartgate.daemon.workers import Workers
+
+if TYPE_CHECKING:
+    from heartgate.checks.link_report import KnetLook, Question, Report
 
 
 class Journal(Protocol):
@@ -80,6 +83,12 @@ class World(Protocol):
         """Raises ValueError."""
 
     def link_watch(self) -> LinkWatch: ...
+    def link_report(self, question: Question) -> Report:
+        """Blocks. Raises AdapterError."""
+
+    def knet_look(self, numbers: Sequence[int]) -> KnetLook:
+        """Of the links with these numbers. Blocks for as long as Corosync is stopped. Raises CarrierLost."""
+
     def prepare_thread(self) -> None:
         """Called first thing in every worker thread."""
 

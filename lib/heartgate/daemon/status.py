@@ -36,6 +36,7 @@ def of_daemon(daemon: Daemon, guards: Iterable[Guard]) -> Data:
         "counts": dict(daemon.peers.counts),
         "hung_operations": daemon.workers.hung,
         "devices": [_of_guard(daemon, guard) for guard in guards],
+        "heartbeat_links": daemon.heartbeats.status(),
     }
 
 

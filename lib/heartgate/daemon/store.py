@@ -7,6 +7,7 @@ reported; the device starts without a record then, which the policy takes as unp
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -147,6 +148,14 @@ class Store:
             return None if data is None else codec.unseal(f"heartgate-{suffix}", 1, data)
         except (OSError, CodecError):
             return None
+
+    def noted(self, suffix: str) -> List[str]:
+        """Names for which there is such a note."""
+        return self._with_suffix(f".{suffix}")
+
+    def forget_note(self, name: str, suffix: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._path(f"{name}.{suffix}").unlink()
 
     def append_history(self, device: str, lines: bytes) -> None:
         """Whole lines at the end of the history (`heartgate.core.replay`); the older half goes when it has grown too

@@ -8,3 +8,4 @@ PERM = 4
 INSTALLED = 5
 CONFIGURED = 6
 NOT_RUNNING = 7
+DEGRADED = 190  # works, but a person should look

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Dict
 
 from heartgate.ocf.declare import metadata
-from heartgate.ocf.replica_guard_table import AGENT
+from heartgate.ocf.heartbeat_link_table import AGENT as HEARTBEAT_LINK
+from heartgate.ocf.replica_guard_table import AGENT as REPLICA_GUARD
 
-AGENTS = (AGENT,)
+AGENTS = (REPLICA_GUARD, HEARTBEAT_LINK)
 
 
 def generated() -> Dict[str, str]:

@@ -38,9 +38,9 @@ def given() -> "dict[str, str]":
 
 def monitor() -> int:
     try:
-        answer = _asked_patiently(client.request("monitor", device=os.environ.get(PREFIX + "device", "")))
+        answer = asked_patiently(client.request("monitor", device=os.environ.get(PREFIX + "device", "")))
     except client.Unreachable as error:
-        if _is_probe():
+        if is_probe():
             return codes.NOT_RUNNING
         log("ERROR", f"heartgated does not answer, so nothing is decided here (a frozen device stays frozen): {error}")
         return codes.GENERIC
@@ -51,15 +51,15 @@ def monitor() -> int:
     return code
 
 
-def _is_probe() -> bool:
+def is_probe() -> bool:
     """Pacemaker asks what runs; that nothing does is the ordinary state."""
     return os.environ.get(INTERVAL, "0") == "0"
 
 
-def _asked_patiently(line: bytes) -> bytes:
+def asked_patiently(line: bytes) -> bytes:
     """A daemon that was killed, or that an upgrade restarts, is back in a moment: that is no failure of the resource, whose
     recovery would stop and start it."""
-    deadline = time.monotonic() + (0 if _is_probe() else BACK_S)
+    deadline = time.monotonic() + (0 if is_probe() else BACK_S)
     while True:
         try:
             return client.ask(line, MONITOR_S)
@@ -75,7 +75,7 @@ def start() -> int:
         return code
     if not ensure_daemon():
         return codes.GENERIC
-    return _told(_call("register", REGISTER_S))
+    return told(_call("register", REGISTER_S))
 
 
 def stop() -> int:
@@ -110,7 +110,7 @@ def _validate(local: bool) -> int:
     if problems:
         return codes.ARGS
     if local and _answers():
-        return _told(_call("check", REGISTER_S))
+        return told(_call("check", REGISTER_S))
     if local:
         log("WARNING", "heartgated does not run, so the machine was not looked at")
     return codes.SUCCESS
@@ -139,7 +139,7 @@ def _ours() -> "dict[str, str]":
     return {name: value for name, value in given().items() if name in DEFAULTS}
 
 
-def _told(answer: "dict[str, object]") -> int:
+def told(answer: "dict[str, object]") -> int:
     """Say what is wrong, one line for each problem."""
     if answer.get("ok") is True:
         return codes.SUCCESS
