@@ -22,7 +22,8 @@ def _batch(program: str, lines: Sequence[str]) -> None:
         return
     done = subprocess.run([program, "-force", "-batch", "-"], input="\n".join(lines) + "\n", text=True,
                           capture_output=True, timeout=10, check=False)
-    harmless = ("Cannot find device", "Command failed")
+    # The second one: it went between the look for its name and the command.
+    harmless = ("Cannot find device", "RTNETLINK answers: No such device", "Command failed")
     errors = [line for line in done.stderr.splitlines() if not line.startswith(harmless)]
     if done.returncode != 0 and errors:
         raise RuntimeError(f"{program}: {'; '.join(errors)} (commands: {'; '.join(lines)})")
