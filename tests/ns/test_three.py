@@ -109,6 +109,7 @@ def three(lab: NsLab, request: pytest.FixtureRequest) -> Iterator[Three]:
             print(node, made.status(node).get("standing"), lab.nodes[node].run(["heartgate", "status"], check=False).stdout)
 
 
+@pytest.mark.req("A10", "A3")
 def test_one_is_cut_off_and_the_other_two_go_on(three: Three) -> None:
     assert three.meshd("nodea", "primary") is not None
     assert three.write("nodea")
@@ -125,7 +126,8 @@ def test_one_is_cut_off_and_the_other_two_go_on(three: Three) -> None:
 
 
 @pytest.mark.parametrize("pair, winners", [(("nodea", "nodeb"), ("nodea", "nodec")), (("nodeb", "nodec"), ("nodea", "nodeb"))])
-@pytest.mark.parametrize("primary", NODES)
+@pytest.mark.parametrize("primary", ["nodea", *(pytest.param(node, marks=pytest.mark.slow) for node in NODES[1:])])
+@pytest.mark.req("A10", "D8")
 def test_a_chain_keeps_a_clique(three: Three, pair: Pair, winners: Pair, primary: str) -> None:
     """Two lose each other, both still have the third: the keep set is a clique, and the third is part of the verdict."""
     assert three.meshd(primary, "primary") is not None
