@@ -15,8 +15,8 @@ from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
 import pytest
 
-from tests.lab.api import wait_until
 from heartgate.checks.heartbeat_rules import RULES
+from tests.lab.api import wait_until
 from tests.lab.interface_cases import CASES, LIBRARY, MAIN, PYTHON, Case, Missing, Space, cable, run_case, spaces
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
