@@ -10,13 +10,15 @@ from heartgate.daemon import client
 from heartgate.ocf import codes
 from heartgate.ocf.replica_guard import (
     NONSENSE,
-    REGISTER_S,
     STOP_S,
+    answers,
     asked_patiently,
+    call,
     ensure_daemon,
     given,
     is_probe,
     log,
+    told,
 )
 
 RESOURCE = "OCF_RESOURCE_INSTANCE"
@@ -95,9 +97,7 @@ def _validate(local: bool) -> int:
         return codes.ARGS
     if not local:
         return codes.SUCCESS
-    try:
-        client.ask(client.request("ping"), 2.0)
-    except client.Unreachable:
+    if not answers():
         log("WARNING", "heartgated does not run, so the interface was not looked at")
         return codes.SUCCESS
     return _told(_call("link-check"))
@@ -107,35 +107,17 @@ def _validate(local: bool) -> int:
 
 
 def _call(op: str) -> "dict[str, object]":
-    import json
-
     from heartgate.daemon.link_params import DEFAULTS
 
-    ours = {name: value for name, value in given().items() if name in DEFAULTS}
-    line = json.dumps({"op": op, "resource": resource(), "params": ours}).encode("ascii") + b"\n"
-    try:
-        answer = json.loads(client.ask(line, REGISTER_S))
-    except client.Unreachable as error:
-        return {"ok": False, "error": str(error)}
-    except ValueError:
-        answer = None
-    return answer if isinstance(answer, dict) else {"ok": False, "error": NONSENSE}
+    return call({"op": op, "resource": resource()}, DEFAULTS)
 
 
 def _told(answer: "dict[str, object]") -> int:
     """One line for each finding. What the rules do not like of this host's interface is never said to be wrong everywhere."""
-    if answer.get("ok") is True:
-        notes = answer.get("notes")
-        for note in notes if isinstance(notes, list) else ():
-            log("WARNING", str(note))
-        return codes.SUCCESS
-    problems = answer.get("problems")
-    if isinstance(problems, list) and problems:
-        for problem in problems:
-            exit_reason(f"{problem.get('message')}; {problem.get('remedy')}")
-        return codes.ARGS
-    exit_reason(str(answer.get("error", "heartgated refused without a reason")))
-    return codes.GENERIC
+    notes = answer.get("notes") if answer.get("ok") is True else None
+    for note in notes if isinstance(notes, list) else ():
+        log("WARNING", str(note))
+    return told(answer, exit_reason)
 
 
 ACTIONS = {

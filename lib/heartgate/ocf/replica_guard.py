@@ -11,6 +11,11 @@ import time
 from heartgate.daemon import client
 from heartgate.ocf import codes
 
+TYPE_CHECKING = False  # typing costs as much as all of this
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Callable
+
 PREFIX = "OCF_RESKEY_"
 INTERVAL = PREFIX + "CRM_meta_interval"
 DAEMON = "/usr/sbin/heartgated"
@@ -75,7 +80,7 @@ def start() -> int:
         return code
     if not ensure_daemon():
         return codes.GENERIC
-    return told(_call("register", REGISTER_S))
+    return told(_call("register"), _error)
 
 
 def stop() -> int:
@@ -109,8 +114,8 @@ def _validate(local: bool) -> int:
         log("ERROR", f"{problem.message}; {problem.remedy}")
     if problems:
         return codes.ARGS
-    if local and _answers():
-        return told(_call("check", REGISTER_S))
+    if local and answers():
+        return told(_call("check"), _error)
     if local:
         log("WARNING", "heartgated does not run, so the machine was not looked at")
     return codes.SUCCESS
@@ -119,13 +124,20 @@ def _validate(local: bool) -> int:
 # --- the daemon
 
 
-def _call(op: str, timeout_s: float) -> "dict[str, object]":
-    """Ask with all parameters."""
+def _call(op: str) -> "dict[str, object]":
+    from heartgate.daemon.params import DEFAULTS
+
+    return call({"op": op}, DEFAULTS)
+
+
+def call(question: "dict[str, object]", known: "Iterable[str]") -> "dict[str, object]":
+    """Ask with all parameters of this name that were given."""
     import json
 
-    line = json.dumps({"op": op, "params": _ours()}).encode("ascii") + b"\n"
+    ours = {name: value for name, value in given().items() if name in known}
+    line = json.dumps({**question, "params": ours}).encode("ascii") + b"\n"
     try:
-        answer = json.loads(client.ask(line, timeout_s))
+        answer = json.loads(client.ask(line, REGISTER_S))
     except client.Unreachable as error:
         return {"ok": False, "error": str(error)}
     except ValueError:
@@ -133,28 +145,26 @@ def _call(op: str, timeout_s: float) -> "dict[str, object]":
     return answer if isinstance(answer, dict) else {"ok": False, "error": NONSENSE}
 
 
-def _ours() -> "dict[str, str]":
-    from heartgate.daemon.params import DEFAULTS
-
-    return {name: value for name, value in given().items() if name in DEFAULTS}
-
-
-def told(answer: "dict[str, object]") -> int:
+def told(answer: "dict[str, object]", say: "Callable[[str], None]") -> int:
     """Say what is wrong, one line for each problem."""
     if answer.get("ok") is True:
         return codes.SUCCESS
     problems = answer.get("problems")
     if isinstance(problems, list) and problems:
         for problem in problems:
-            log("ERROR", f"{problem.get('message')}; {problem.get('remedy')}")
+            say(f"{problem.get('message')}; {problem.get('remedy')}")
         return codes.ARGS
-    log("ERROR", str(answer.get("error", "heartgated refused without a reason")))
+    say(str(answer.get("error", "heartgated refused without a reason")))
     return codes.GENERIC
+
+
+def _error(text: str) -> None:
+    log("ERROR", text)
 
 
 def ensure_daemon() -> bool:
     """Start heartgated if it does not answer; through systemd where that runs."""
-    if _answers():
+    if answers():
         return True
     systemd = os.path.isdir(SYSTEMD)  # noqa: PTH112 - pathlib costs more than all of this
     if systemd:
@@ -163,7 +173,7 @@ def ensure_daemon() -> bool:
         _spawn_daemon()
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
-        if _answers():
+        if answers():
             return True
         time.sleep(0.05)
     where = "systemctl status heartgated" if systemd else f"{RUNTIME_DIR}/heartgated.log"
@@ -171,7 +181,7 @@ def ensure_daemon() -> bool:
     return False
 
 
-def _answers() -> bool:
+def answers() -> bool:
     try:
         return client.ask(client.request("ping"), 2.0).startswith(b'{"ok":true')
     except client.Unreachable:
