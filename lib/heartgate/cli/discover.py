@@ -9,6 +9,8 @@ import os
 import sys
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from heartgate.cli.arguments import seconds_up_to
+
 FOUND, FAILED, NOBODY = 0, 1, 3
 SECONDS_MAX = 300.0
 EPILOG = """Exit codes:
@@ -25,16 +27,9 @@ def add_arguments(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="everything, for programs")
-    parser.add_argument("--seconds", type=_seconds, default=3.0, help="look that long (default 3)")
+    parser.add_argument("--seconds", type=seconds_up_to(SECONDS_MAX), default=3.0, help="look that long (default 3)")
     parser.add_argument("--announce", action="store_true", help="meanwhile tell this node's name by mDNS to those who look too")
     parser.set_defaults(run=main)
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= SECONDS_MAX:
-        raise argparse.ArgumentTypeError(f"{text}: more than 0 and at most {SECONDS_MAX:g} seconds")
-    return value
 
 
 def main(options: argparse.Namespace) -> int:

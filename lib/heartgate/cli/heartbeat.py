@@ -10,6 +10,8 @@ from dataclasses import asdict
 from enum import Enum
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from heartgate.cli.arguments import seconds_up_to
+
 OK, FAILED, ATTENTION, NOT_RUNNING, HALF_DONE = 0, 1, 3, 4, 5
 ANSWER_S = 15.0  # longer than the longest look of its own accord
 SECONDS_MAX = 600.0
@@ -38,7 +40,8 @@ def add_arguments(commands: Any) -> None:
 
     listing = action("list", show, "every heartbeat with its two channels, state, latency, loss and age")
     listing.add_argument("--json", action="store_true", help="everything, for programs")
-    listing.add_argument("--seconds", type=_seconds, help="look that long (default: until nothing new can be learned)")
+    duration = seconds_up_to(SECONDS_MAX)
+    listing.add_argument("--seconds", type=duration, help="look that long (default: until nothing new can be learned)")
     adding = action("add", _add, "add a pair on the running cluster")
     adding.add_argument("hosts", nargs="+", metavar="HOST", help="host names of the ends, [NODE=]HOST, one for each node")
     adding.add_argument("--link", type=int, help="link number (default: the lowest that is free)")
@@ -54,14 +57,8 @@ def add_arguments(commands: Any) -> None:
 
 def _changing(parser: Any) -> None:
     parser.add_argument("--force", action="store_true", help="although a rule or the independence of the rest speaks against it")
-    parser.add_argument("--wait", type=_seconds, default=20.0, metavar="SECONDS", help="for the link to come up (default 20)")
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= SECONDS_MAX:
-        raise argparse.ArgumentTypeError(f"{text}: more than 0 and at most {SECONDS_MAX:g} seconds")
-    return value
+    wait = {"type": seconds_up_to(SECONDS_MAX), "default": 20.0, "metavar": "SECONDS"}
+    parser.add_argument("--wait", **wait, help="for the link to come up (default 20)")
 
 
 def _add(options: argparse.Namespace) -> int:
