@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 
-from tests.lab.api import wait_until
+from tests.lab.api import LabError, wait_until
 from tests.lab.ns import seed as seeds
 from tests.lab.ns.lab import NsLab
 
@@ -68,7 +68,25 @@ class Three:
         return {node: str(self.status(node).get("standing", "")) for node in NODES}
 
     def wait(self, expected: Dict[str, str], timeout_s: float = 40.0) -> None:
-        wait_until(f"standings {expected}", lambda: self.standings() == expected, timeout_s=timeout_s)
+        def all_told() -> bool:
+            seen.update(self.standings())
+            return seen == expected
+
+        seen: Dict[str, str] = {}
+        try:
+            wait_until(f"standings {expected}", all_told, timeout_s=timeout_s)
+        except LabError as error:
+            raise LabError(f"{error}: they are {seen}\n{self.told()}") from None
+
+    def told(self) -> str:
+        """What each node says of itself, for the report of a test that failed."""
+        asked = (["heartgate", "status"], ["crm_mon", "-1", "-n"], ["tail", "-n", "40", "/run/heartgate/heartgated.log"])
+        lines = []
+        for name in NODES:
+            for words in asked:
+                done = self.lab.nodes[name].run(words, check=False, timeout_s=10)
+                lines.append(f"{name}# {' '.join(words)}\n{done.stdout}{done.stderr}")
+        return "\n".join(lines)
 
     def write(self, node: str) -> bool:
         number = len(self.acknowledged) + 1

@@ -8,7 +8,9 @@
          "generation": STRING|null, "ancestors": [STRING...] (may be left out),
          "peers": {NODE: {"link": "up|down|unknown", "connection": N, "disk": WORD, "out_of_sync_bytes": N|null}}}
     PROGRAM block RESOURCE        0 only when it is certain that nothing can be completed here; prints {"how": WORD}. On
-                                  a secondary the mark persists until its peer has brought it up to date, or `unblock`
+                                  a secondary the mark persists until its peer has brought it up to date, or `unblock`.
+                                  Connections that it ends must not be back within the time that a block takes: the one
+                                  who asked would go back to what it was, ask anew at the next loss, and so on
     PROGRAM unblock RESOURCE      the copy was chosen to serve: lift the persistent mark
     PROGRAM disconnect RESOURCE   lose the connection to HEARTGATE_PEER now; it may come back by itself
     PROGRAM thaw RESOURCE         the verdict allows this node to go on alone
