@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -17,6 +18,12 @@ _results: Dict[str, Dict[str, Any]] = {}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the tests marked slow too")
+    parser.addoption("--suite", choices=("bookworm", "trixie"), default="bookworm",
+                     help="the Debian of the virtual machines: bookworm (12, Pacemaker 2.1) or trixie (13, Pacemaker 3.0)")  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ["HEARTGATE_SUITE"] = config.getoption("--suite")
 
 
 @pytest.hookimpl(trylast=True)

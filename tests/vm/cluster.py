@@ -73,8 +73,9 @@ def restore_installed() -> HaLab:
 
 
 def _installed() -> Tuple[image.Image, Path]:
-    built = image.build("bookworm")
-    base = ensure_snapshot(built, [], "bookworm")
+    suite = os.environ.get("HEARTGATE_SUITE", "bookworm")
+    built = image.build(suite)
+    base = ensure_snapshot(built, [], suite)
     content = hashlib.sha256(package().read_bytes()).hexdigest()
     recipe = digest(content, inspect.getsource(_install))
     return built, _derived(built, base, f"heartgate-{recipe}", _install)
