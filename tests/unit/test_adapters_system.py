@@ -1,5 +1,6 @@
 """Pacemaker's history, netlink messages, flushing, the journal, the machine, and who uses a device."""
 
+import ast
 import contextlib
 import errno
 import os
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heartgate.adapters import corosync, cpg, device_users, flush, journal, netlink, pacemaker, system
+from heartgate.adapters import corosync, cpg, device_users, flush, journal, journal_doc, netlink, pacemaker, system
 from heartgate.adapters.base import AdapterError, CarrierLost, FenceSeen
 
 DATA = Path(__file__).parent / "data"
@@ -253,6 +254,50 @@ def test_every_kind_that_is_sent_is_in_the_catalog():
     sent = set(re.findall(r'journal\.send\(\s*"([a-z-]+)"', source))
     sent |= set(re.findall(r'_note_rarely\(f"[^"]*", "([a-z-]+)"', source)) | {"operation", "flush", "flush-failed"}
     assert len(sent) > 12 and sent <= set(journal.KINDS), sent - set(journal.KINDS)
+
+
+def test_troubleshooting_is_current():
+    remedy = "run: PYTHONPATH=lib python3 -m heartgate.adapters.journal_doc > docs/troubleshooting.md"
+    assert (ROOT / "docs" / "troubleshooting.md").read_text() == journal_doc.render(), remedy
+
+
+@pytest.mark.parametrize("name", sorted(journal.KINDS))
+def test_every_kind_says_what_to_look_at_and_what_to_do(name):
+    kind = journal.KINDS[name]
+    for text in (kind.means, kind.look, kind.todo):
+        assert text[:1] in "`" or text[:1].isupper(), f"{name}: {text!r}"
+        assert text.endswith(".") or text.endswith("?"), f"{name}: {text!r}"
+        assert "\n" not in text and "  " not in text
+
+
+def sends():
+    """(kind, names of its fields) of every call in the library that sends one; kinds that are no literal are given by hand."""
+    by_hand = {"_KIND_OF[standing]": ("blocked", "unproven"), "NOTE": ("heartbeat-link",), "kind": ("bad-message", "unknown-device")}
+    by_hand["_KIND_OF.get(action.standing, 'standing')"] = ("standing", "readmitted", "solo", "blocked", "deciding", "unproven")
+    for path in sorted((ROOT / "lib" / "heartgate").rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute) or call.func.attr != "send":
+                continue
+            sender = ast.unparse(call.func.value)
+            if not (sender.endswith("journal") or sender.startswith("_Record(")) or not call.args:
+                continue
+            first = call.args[0]
+            kinds = [each.value for each in ast.walk(first) if isinstance(each, ast.Constant) and each.value in journal.KINDS]
+            fields = {journal.field_name(each.arg) for each in call.keywords if each.arg}
+            for kind in by_hand.get(ast.unparse(first), kinds):
+                yield kind, fields, f"{path.name}:{call.lineno}"
+
+
+def test_fields_that_the_catalog_names_are_sent():
+    """A field that a text names goes with every message of the kind, unless its sentence says with which."""
+    partly = {"fence-seen": {"HEARTGATE_HOW", "HEARTGATE_MANUAL"}, "handler": {"HEARTGATE_CODE"}}
+    seen = set()
+    for kind, fields, where in sends():
+        seen.add(kind)
+        entry = journal.KINDS[kind]
+        named = set(re.findall(r"HEARTGATE_[A-Z]+", " ".join(entry[2:])))
+        assert named - partly.get(kind, set()) <= fields, f"{where}: {kind} names {named - fields}"
+    assert seen == set(journal.KINDS), set(journal.KINDS) - seen
 
 
 def test_message_to_the_journal(tmp_path):

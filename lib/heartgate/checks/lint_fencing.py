@@ -10,7 +10,7 @@ from heartgate.checks.findings import Finding, RuleInfo, Severity
 from heartgate.checks.lint_facts import GATE_AGENT, GUARD_AGENT, LintFacts, Reporter, table
 
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
-LEVELS = "pcs stonith level add 1 NODE {gate},POWER-DEVICE (crmsh: fencing_topology NODE: {gate},POWER-DEVICE)"
+LEVELS = "pcs stonith level add 1 NODE {gate} POWER-DEVICE (crmsh: fencing_topology NODE: {gate},POWER-DEVICE)"
 
 RULES: Mapping[str, RuleInfo] = table(
     RuleInfo(
