@@ -18,6 +18,7 @@ sys.path[:0] = [str(ROOT / "packaging"), str(ROOT / "lib")]
 from programs import Command, Option, command_of, parser_of  # noqa: E402
 
 from heartgate import __version__  # noqa: E402
+from heartgate.adapters import journal  # noqa: E402
 from heartgate.cli.main import main as heartgate  # noqa: E402
 from heartgate.daemon.main import main as heartgated  # noqa: E402
 from heartgate.ocf.metadata import generated  # noqa: E402
@@ -33,7 +34,8 @@ FILES = (
     ("/usr/share/doc/heartgate/examples/heartgate.res", "What DRBD's configuration needs."),
 )
 EXIT_LINE = re.compile(r"^\s{1,4}(\d+)\s{2,}(\S.*)$")
-EXAMPLE_VALUES = {"device": "r0", "priorities": "nodea:1 nodeb:2"}
+EXAMPLE_VALUES = {"device": "r0", "priorities": "nodea:1 nodeb:2", "interface": "hb0"}
+LEVELS = {journal.ERROR: "error", journal.WARNING: "warning", journal.NOTICE: "notice", journal.INFO: "information"}
 
 
 def epoch() -> int:
@@ -101,8 +103,22 @@ def program(command: Command, summary: str) -> List[str]:
         for inner in command.walk()[1:]:
             lines += _command(inner, told)
             told.add(inner.epilog)
-    return [*lines, *_epilog(command.epilog, ".SH"), ".SH FILES", *(line for name, text in FILES
-                                                                  for line in item(f"\\fI{roff(name)}\\fR", text))]
+    lines += [*_epilog(command.epilog, ".SH"), ".SH FILES"]
+    return lines + [line for name, text in FILES for line in item(f"\\fI{roff(name)}\\fR", text)]
+
+
+def diagnostics() -> List[str]:
+    """The messages of the journal: what they mean, what to look at, what to do."""
+    about = (
+        "The messages in the journal, by their kind (journalctl HEARTGATE_KIND=KIND). journalctl -x shows the same beside each "
+        "message; a word between two @ stands for that field."
+    )
+    lines = [".SH DIAGNOSTICS", prose(about)]
+    for name, kind in journal.KINDS.items():
+        lines += item(f"\\fB{roff(name)}\\fR ({LEVELS[kind.priority]})", f"{kind.subject}. {kind.means}")
+        for heading, text in (("Look at:", kind.look), ("To do:", kind.todo)):
+            lines += [".br", prose(f"{heading} {text}")]
+    return lines
 
 
 def _synopsis(command: Command) -> List[str]:
@@ -203,12 +219,19 @@ def _action(action: ElementTree.Element) -> List[str]:
 
 
 def _examples(name: str, root: ElementTree.Element) -> List[str]:
+    """crmsh takes over no times that an agent advertises, so they are written there."""
     needed = [parameter.get("name", "") for parameter in root.iter("parameter") if parameter.get("required") == "1"]
     values = " ".join(f'{word}="{EXAMPLE_VALUES.get(word, "...")}"' for word in needed)
-    pcs = f"pcs resource create guard ocf:heartgate:{name} {values} clone"
-    crm = f"crm configure primitive guard ocf:heartgate:{name} params {values}"
+    times = {action.get("name"): action for action in root.iter("action")}
+    operations = " ".join(
+        f"op {word} timeout={times[word].get('timeout')} interval={times[word].get('interval') or 0}"
+        for word in ("start", "stop", "monitor")
+    )
+    ident = name.rpartition("-")[2]  # replica-guard: guard
+    pcs = f"pcs resource create {ident} ocf:heartgate:{name} {values} clone"
+    crm = f"crm configure primitive {ident} ocf:heartgate:{name} params {values} {operations}"
     lines = [".SH EXAMPLES"]
-    for text in (pcs, crm, "crm configure clone guard-clone guard"):
+    for text in (pcs, crm, f"crm configure clone {ident}-clone {ident}"):
         lines += [".P", ".nf", roff(text), ".fi"]
     del lines[1]  # no paragraph right after the heading
     return lines
@@ -251,7 +274,7 @@ def pages() -> Dict[str, str]:
     made: Dict[str, List[str]] = {}
     for main, summary in PROGRAMS:
         command = command_of(parser_of(main))
-        made[f"{command.name}.8"] = program(command, summary)
+        made[f"{command.name}.8"] = program(command, summary) + (diagnostics() if main is heartgated else [])
     for file_name, xml in generated().items():
         name = file_name.rpartition(".")[0]
         made[f"ocf_heartgate_{name}.7"] = agent(name, xml)

@@ -15,9 +15,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "packaging"))
 
 import completion  # noqa: E402
+import manifest  # noqa: E402
 import manpages  # noqa: E402
 from programs import Command, command_of, parser_of  # noqa: E402
 
+from heartgate.adapters import journal  # noqa: E402
 from heartgate.cli.main import main as heartgate  # noqa: E402
 from heartgate.ocf.metadata import generated  # noqa: E402
 
@@ -65,6 +67,22 @@ def test_pages_say_all_of_an_agent(pages: Dict[str, str], name: str) -> None:
         assert " ".join(parameter.findtext("longdesc", "").split()) in text
     for action in root.iter("action"):
         assert f"{action.get('name')} timeout {action.get('timeout')}" in text
+
+
+@pytest.mark.skipif(shutil.which("man") is None, reason="needs man-db")
+def test_the_daemons_page_says_all_of_its_messages(pages: Dict[str, str]) -> None:
+    text = shown(pages["heartgated.8"])
+    for name, kind in journal.KINDS.items():
+        for part in (f"{name} (", kind.means, f"Look at: {kind.look}", f"To do: {kind.todo}"):
+            assert part in text, f"{name}: {part}"
+
+
+def test_there_is_a_page_for_each_program_and_agent(pages: Dict[str, str]) -> None:
+    agents = {f"ocf_heartgate_{path.name}.7" for path in (ROOT / "agents").iterdir() if path.is_file()}
+    sbin = {f"{path.name}.8" for folder in ("packaging/sbin", "fence") for path in (ROOT / folder).iterdir() if path.is_file()}
+    assert set(pages) == agents | sbin
+    installed = {Path(item.target).name for item in manifest.files() if "/man/" in item.target}
+    assert installed == {f"{name}.gz" for name in pages}
 
 
 @pytest.mark.skipif(shutil.which("mandoc") is None, reason="needs mandoc (./run package installs it)")

@@ -1,4 +1,4 @@
-"""README's set-up: its marks, and what real pcs and real crmsh make of it on a file. Run word for word on machines it is not (yet)."""
+"""README's set-up: its marks, and what real pcs and real crmsh make of it on a file. Nobody has run it word for word yet."""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ KINDS: Dict[str, Kind] = {
         "`heartgate explain DEVICE` shows what was lost and in which order. Then the replication cable, and the other "
         "node.",
         "Bring the replication link, or the other node, back: the resync and the return follow by themselves. Until then "
-        "keep this node and its disk in one piece; it has the only copy. If it has to be restarted, it comes back as "
-        "`solo`."),
+        "keep this node and its disk in one piece; it has the only copy. (After a restart a node that was alone is `solo` "
+        "again; one of several that went on together is `unproven`.)"),
     "blocked": Kind(
         "71b3f5d8c04e4e1ab2967c5d0fa83e04", WARNING, "@HEARTGATE_DEVICE@ is blocked on this node",
         "Another node goes on with this device, or may do so, and this replica refuses reads and writes. The block is "

@@ -1,4 +1,4 @@
-"""The journal's messages as a page: `python3 -m heartgate.adapters.journal_doc > docs/troubleshooting.md`. A test compares the two."""
+"""The journal's messages as a page: `python3 -m heartgate.adapters.journal_doc > docs/troubleshooting.md`. A test compares them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Where to begin:
 | --- | --- |
 | a service that stands still, or was moved | `heartgate status` on each node: the standing of each replica, and what it waits for |
 | a verdict that you do not understand | `heartgate explain DEVICE` on each node ([explain.md](explain.md)) |
-| `heartgate status` says that heartgated does not run | `systemctl status heartgated`; frozen devices stay frozen until it is back |
-| replica-guard or heartbeat-link that does not start | `crm_mon -1` and the log of Pacemaker have one line for each problem, with what to do |
-| a fencing that does not happen | `stonith_admin --history '*'`, `journalctl -t fence_heartgate`, `fence_heartgate -o status -n NODE` |
+| heartgated does not run, says `heartgate status` | `systemctl status heartgated`; frozen devices stay frozen meanwhile |
+| an agent of heartgate that does not start | `crm_mon -1`, Pacemaker's log: one line for each problem, with what to do |
+| no fencing | `stonith_admin --history '*'`, `journalctl -t fence_heartgate`, `fence_heartgate -o status -n NODE` |
 | a heartbeat that comes and goes | `heartgate heartbeat list --seconds 10`, `heartgate check --peer NODE` |
 | fencings or failovers under load | `heartgate budget --all` |
 | doubts about the configuration | `heartgate check --peer NODE` |
