@@ -152,7 +152,7 @@ KINDS: Dict[str, Kind] = {
         "4e7c15d9b2a04836957fd0e83b6ac10d", ERROR, "A flush of @HEARTGATE_DEVICE@ failed",
         "This node is the only copy, and @HEARTGATE_TARGET@ may still hold data that is not on stable storage. The "
         "verdict stands. The node attribute heartgate-DEVICE-flush is `failed` until a later flush succeeds.",
-        "The target: the reason is in the message. `deadline passed`: the disk below it is slow or hangs, or "
+        "The target: the reason is in the message. A deadline that passed: the disk below it is slow or hangs, or "
         "`flush_timeout` is short.",
         "Mend it, then flush by hand: `sync -f MOUNTPOINT` for filesystem:, `sync DEVICE` for block:, the programs for "
         "hook:. The mark goes with `attrd_updater -n heartgate-DEVICE-flush -D`."),
@@ -181,11 +181,13 @@ KINDS: Dict[str, Kind] = {
         "--cleanup -r RESOURCE`)."),
     "invariant": Kind(
         "97be35d0c1f24e6a8d5b0f72ea64c311", ERROR, "An action was refused, since it would break an invariant",
-        "This is an error in heartgate. Nothing of the step was carried out (HEARTGATE_EVENT is what led to it), so the "
-        "device stays as it is: frozen, if it was. The monitor of its replica-guard fails.",
-        "`heartgate status` names the invariant.",
-        "Please report it, with `journalctl -o verbose` of this message and /var/lib/heartgate/DEVICE.verdicts of all "
-        "nodes. `systemctl restart heartgated` thaws nothing and begins anew with the record on the disk."),
+        "Nothing of the step was carried out (HEARTGATE_EVENT is what led to it), so the device stays as it is: frozen, if it "
+        "was. The monitor of its replica-guard fails. It is an error in heartgate, or the set of nodes in `priorities` was "
+        "changed under a guarded device.",
+        "`heartgate status` names the invariant. `without proof about NODE`: were the nodes in `priorities` changed?",
+        "A change of the nodes: put the old `priorities` back, then docs/operations.md, \"Replacing a node\". Otherwise please "
+        "report it, with `journalctl -o verbose` of this message and /var/lib/heartgate/DEVICE.verdicts of all nodes. "
+        "`systemctl restart heartgated` thaws nothing and begins anew with the record on the disk."),
     "daemon": Kind(
         "ed4870b6a3294c1fb95e2d7c0f816a12", INFO, "The node daemon",
         "Start and end of heartgated, devices that are guarded, a record that can be written again. `no memory lock`, `no "
