@@ -19,12 +19,12 @@ from heartgate.checks.lint_facts import LintFacts
 from heartgate.daemon.params import parse as parameters
 from heartgate.ocf.replica_guard_table import ACTIONS
 from tests import page
-from tests.page import Step
+from tests.lab.vm.image import PACKAGES
 from tests.unit.package_root import Root, needs
 
 ROOT = Path(__file__).resolve().parents[2]
 DATE = "1767225600"
-WITHOUT = needs("pcs", "crm", "drbdadm", "crm_verify", "unshare", "dpkg-deb", "fence_ipmilan")
+WITHOUT = needs("corosync", "pcs", "crm", "drbdadm", "crm_verify", "unshare", "dpkg-deb", "fence_ipmilan")
 EMPTY = (
     '<cib crm_feature_set="3.13.0" validate-with="pacemaker-3.8" epoch="1" num_updates="0" admin_epoch="0"><configuration>'
     '<crm_config><cluster_property_set id="cib-bootstrap-options"><nvpair id="w" name="have-watchdog" value="false"/>'
@@ -55,11 +55,13 @@ def test_a_mark_that_is_none_is_refused(tmp_path: Path) -> None:
             page.steps(tmp_path / "page.md")
 
 
+def test_programs_are_those_of_the_lab() -> None:
+    """The VM lab's machines have them from Debian 12 by these names."""
+    install = shlex.split(page.step("programs").lines[0])
+    assert install[:3] == ["apt-get", "install", "-y"] and set(install[3:]) <= set(PACKAGES)
+
+
 # --- the configuration
-
-
-def merged(step: Step) -> str:
-    return "\n".join(step.lines)
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +129,19 @@ def made(text: str) -> Dict[str, object]:
         "levels": {(level.target, level.index, level.devices) for level in cib.levels},
         "constraints": constraints,
     }  # fmt: skip
+
+
+def test_corosync_takes_its_file(root: Root) -> None:
+    file, key = page.step("corosync"), page.step("key").lines[0]
+    root.write(file.subject, file.content)
+    root.run(*shlex.split(key))
+    for address in ("10.77.10.1", "10.77.11.1"):  # it looks for its own; the namespace is the test's
+        root.run("ip", "address", "replace", f"{address}/32", "dev", "lo")
+    root.run("ip", "link", "set", "lo", "up")
+    done = root.run("corosync", "-t", "-c", file.subject, check=False)
+    assert done.returncode == 0, done
+    root.write("/root/wrong.conf", file.content.replace("sha256", "sha999"))
+    assert root.run("corosync", "-t", "-c", "/root/wrong.conf", check=False).returncode != 0
 
 
 def test_pcs_and_crmsh_make_the_same(by_pcs: str, by_crmsh: str) -> None:
