@@ -42,6 +42,9 @@ def test_steps_are_what_they_say() -> None:
     names = [each.ident for each in found if each.ident]
     assert len(set(names)) == len(names) and {"programs", "corosync", "drbd", "pcs", "crm"} <= set(names)
     assert [each.subject for each in found if each.what in ("cut", "mend")] == ["sync0", "sync0"]
+    waits = [(each.subject.split()[0], each.text) for each in found if each.what == "wait"]
+    assert waits[:2] == [("crm_mon", "Online: [ nodea nodeb ]"), ("drbdadm", "Connected")]
+    assert [text for _, text in waits[2:]] == [f'value="{standing}"' for standing in ("synced", "solo", "blocked", "synced")]
     for each in found:
         for line in each.lines if each.what == "run" else ():
             assert shlex.split(line) and not line.endswith("\\"), line
