@@ -372,6 +372,18 @@ def test_block_without_facts_is_no_block(tmp_path):
         assert not outcome.ok
 
 
+@pytest.mark.parametrize("sockets, asked", [(2, 1), (0, 2)])
+def test_a_drop_leaves_a_connection_that_came_meanwhile(tmp_path, sockets, asked):
+    """Reading DRBD's configuration and state takes a second on a busy machine, and so does a new connection."""
+    kernel = Kernel()
+    kernel.sockets = sockets
+    answers = iter([True] * (asked - 1) + [False])
+    outcome = driver(kernel, tmp_path).drop("nodeb", 2.0, lambda: next(answers))
+    assert (outcome.ok, outcome.how) == (True, "no longer that connection")
+    assert not [line for line in kernel.done() if "disconnect" in line]
+    assert len([line for line in kernel.done() if line.startswith("ss -K")]) == asked - 1
+
+
 def test_drop_falls_back_to_disconnect(tmp_path):
     kernel = Kernel()
     kernel.sockets = 0

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from heartgate.adapters.base import AdapterError, CarrierLost, Delivery, FenceSeen, Outcome, Problem, View
+from heartgate.adapters.base import AdapterError, CarrierLost, Delivery, FenceSeen, Outcome, Problem, View, always
 from heartgate.checks.link_report import KnetLook, Question, Report
 from heartgate.core.model import UNKNOWN_REPLICA, Disk, Link, PeerLink, Replica, Role
 from heartgate.daemon.heartgated import Daemon
@@ -145,7 +145,7 @@ class FakeDriver:
     def unblock(self, replica: Replica, deadline_s: float) -> Outcome:
         return self._call("unblock")
 
-    def drop(self, peer: str, deadline_s: float) -> Outcome:
+    def drop(self, peer: str, deadline_s: float, wanted: Callable[[], bool] = always) -> Outcome:
         return self._call(f"drop {peer}")
 
     def rehandle(self, replica: Replica, deadline_s: float) -> Outcome:

@@ -74,6 +74,13 @@ class Outcome:
     how: str
 
 
+NOT_THAT = "no longer that connection"  # a drop that came too late: what is connected now is another connection
+
+
+def always() -> bool:
+    return True
+
+
 class Driver(Protocol):
     """Replication of one device. All methods but `name` block and are called in a worker thread, one at a time a
     device."""
@@ -100,8 +107,9 @@ class Driver(Protocol):
     def unblock(self, replica: Replica, deadline_s: float) -> Outcome:
         """Lift a persistent `outdated` of a copy that was chosen to serve."""
 
-    def drop(self, peer: str, deadline_s: float) -> Outcome:
-        """Break the replication connection to peer so that the kernel notices at once; it may reconnect by itself."""
+    def drop(self, peer: str, deadline_s: float, wanted: Callable[[], bool] = always) -> Outcome:
+        """Break the replication connection to peer so that the kernel notices at once; it may reconnect by itself. `wanted` is
+        asked right before the cut: by then the connection that was meant may be gone, and another one there."""
 
     def rehandle(self, replica: Replica, deadline_s: float) -> Outcome:
         """Frozen with no handler waiting: make the kernel call the fence-peer handler again."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 from heartgate.adapters import device_users, drbd_config, drbd_events
-from heartgate.adapters.base import AdapterError, Outcome, Problem
+from heartgate.adapters.base import NOT_THAT, AdapterError, Outcome, Problem, always
 from heartgate.adapters.process import Completed, run
 from heartgate.checks.drbd_conf import FENCE_HANDLER, UNFENCE_HANDLER
 from heartgate.core.model import Disk, Link, Replica, Role
@@ -255,20 +255,24 @@ class DrbdDriver84:
 
     # --- drop, rehandle
 
-    def drop(self, peer: str, deadline_s: float) -> Outcome:
+    def drop(self, peer: str, deadline_s: float, wanted: Callable[[], bool] = always) -> Outcome:
         clock = Clock(deadline_s)
-        return self._guarded(lambda: self._drop(peer, clock))
+        return self._guarded(lambda: self._drop(peer, clock, wanted))
 
-    def _drop(self, peer: str, clock: Clock) -> Outcome:
+    def _drop(self, peer: str, clock: Clock, wanted: Callable[[], bool] = always) -> Outcome:
         """Destroy DRBD's own TCP sockets: the kernel notices at once, freezes, calls the handler, and connects again by
         itself. Where the kernel cannot do that: disconnect by force, then connect."""
         config = self._configuration(clock)
         paths = config.paths(self._me, peer) if config else []
+        if not wanted():
+            return Outcome(True, NOT_THAT)
         if sum(self._kill_sockets(mine, theirs, clock) for mine, theirs in paths):
             return Outcome(True, "sockets")
         facts = self.facts(clock)
         if not self._connected_to(peer, facts, config):
             return Outcome(True, "not connected")
+        if not wanted():
+            return Outcome(True, NOT_THAT)
         target = self._connection(peer)
         self._do(clock, "drbdadm", "disconnect", "--force", target)
         self._do(clock, "drbdadm", "connect", target)

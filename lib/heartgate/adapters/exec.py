@@ -29,9 +29,9 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from heartgate.adapters.base import AdapterError, Outcome, Problem
+from heartgate.adapters.base import NOT_THAT, AdapterError, Outcome, Problem, always
 from heartgate.adapters.process import Completed, LineProcess, run
 from heartgate.adapters.readiness import Backoff, Readiness
 from heartgate.core.model import UNKNOWN_REPLICA, Disk, Link, PeerLink, Replica, Role
@@ -321,7 +321,9 @@ class ExecDriver:
     def unblock(self, replica: Replica, deadline_s: float) -> Outcome:
         return self._outcome(self._call("unblock", deadline_s), "unblocked")
 
-    def drop(self, peer: str, deadline_s: float) -> Outcome:
+    def drop(self, peer: str, deadline_s: float, wanted: Callable[[], bool] = always) -> Outcome:
+        if not wanted():
+            return Outcome(True, NOT_THAT)
         return self._outcome(self._call("disconnect", deadline_s, {"HEARTGATE_PEER": peer}), "dropped")
 
     def rehandle(self, replica: Replica, deadline_s: float) -> Outcome:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Union
 
-from heartgate.adapters.base import Driver, Outcome
+from heartgate.adapters.base import NOT_THAT, Driver, Outcome
 from heartgate.core.fold import FAILED_BLOCK
 from heartgate.core.model import UNKNOWN_REPLICA, BlockDone, Link, Replica, Role, Standing
 from heartgate.daemon.history import now_us
@@ -93,7 +93,8 @@ class Operations:
             return link.incarnation == incarnation and link.link is not Link.DOWN
 
         def work(driver: Driver, replica: Replica) -> Outcome:
-            return driver.drop(peer, SHORT_S) if wanted() else Outcome(True, "no longer that connection")
+            # Asked once more by the driver right before it cuts: what it reads first takes time, and the kernel connects again.
+            return driver.drop(peer, SHORT_S, wanted) if wanted() else Outcome(True, NOT_THAT)
 
         self._retry("drop", work, wanted)
 
