@@ -1,4 +1,5 @@
-"""Requirement ids of tests, and the record of each run that `./run reqs` prints; tests in the order quick to slow."""
+"""Requirement ids of tests, and the record of each run that `./run reqs` prints; tests in the order quick to slow, and those
+that run beside the others (tests/apart.py) last."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
+
+from tests import apart
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "build" / "reqs.json"
@@ -20,34 +23,39 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the tests marked slow too")
     parser.addoption("--suite", choices=("bookworm", "trixie"), default="bookworm",
                      help="the machines' Debian: bookworm (12, Pacemaker 2.1) or trixie (13, Pacemaker 3.0)")  # fmt: skip
+    apart.add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ["HEARTGATE_SUITE"] = config.getoption("--suite")
+    if apart.is_worker(config):
+        config.pluginmanager.register(apart.Worker(config))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
-    if not config.getoption("--all"):
-        for item in items:
-            if item.get_closest_marker("slow"):
-                item.add_marker(pytest.mark.skip(reason="slow: ./run test --all"))
+    for item in items:
+        item.user_properties.extend(("req", str(ident)) for mark in item.iter_markers("req") for ident in mark.args)
+        if item.get_closest_marker("slow") and not config.getoption("--all"):
+            item.add_marker(pytest.mark.skip(reason="slow: ./run test --all"))
+
+    beside = apart.wanted(config, items)
+    if beside:
+        config.pluginmanager.register(apart.Beside(config, beside))
 
     def place(item: pytest.Item) -> int:
         parts = Path(str(item.fspath)).parts
-        return next((i for i, name in enumerate(ORDER) if name in parts), len(ORDER))
+        kind = next((i for i, name in enumerate(ORDER) if name in parts), len(ORDER))
+        return len(ORDER) + 1 if item in beside else kind
 
     items.sort(key=place)
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    outcome = yield
-    report = outcome.get_result()
-    ids = [str(ident) for mark in item.iter_markers("req") for ident in mark.args]
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    ids = [ident for name, ident in report.user_properties if name == "req"]
     if not ids:
         return
-    known = _results.setdefault(item.nodeid, {"reqs": ids, "outcome": "none"})
+    known = _results.setdefault(report.nodeid, {"reqs": ids, "outcome": "none"})
     if report.failed or hasattr(report, "wasxfail"):  # a known fault is a fault: the requirement does not count as met
         known["outcome"] = "fail"
     elif report.when == "call" and known["outcome"] != "fail":
@@ -56,7 +64,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Results of this run replace those of the same tests; tests that are gone are forgotten by `./run reqs`."""
-    if not _results:
+    if not _results or apart.is_worker(session.config):
         return
     before: Dict[str, Any] = {}
     if RECORD.exists():

@@ -19,6 +19,8 @@ from heartgate.core.model import Config, Disk, Link, LinkReport, Message, Rank, 
 from tests.unit import core_oracle
 from tests.unit.core_lazy import Key, LazyMessage, Situations
 
+pytestmark = pytest.mark.apart
+
 TWO: Mapping[str, int] = {"nodea": 1, "nodeb": 2}
 THREE: Mapping[str, int] = {"nodea": 1, "nodeb": 2, "nodec": 3}
 WITH_DATA = (Disk.UPTODATE, Disk.CONSISTENT, Disk.OUTDATED)
@@ -161,6 +163,7 @@ def told(node: str, **fields: Any) -> Message:
     return plain._replace(**fields)
 
 
+@pytest.mark.apart("first")
 @pytest.mark.req("A1", "A3", "A10")
 @pytest.mark.parametrize("rank", list(Rank), ids=lambda r: str(r.value))
 def test_two_nodes_complete(rank: Rank) -> None:

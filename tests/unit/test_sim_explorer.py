@@ -17,6 +17,8 @@ from heartgate.sim.__main__ import main, readable
 from heartgate.sim.explorer import Explorer, Key, explore
 from heartgate.sim.moves import Setting
 
+pytestmark = pytest.mark.apart
+
 LIMIT = 1_000_000
 FAULTS = int(os.environ.get("HEARTGATE_FAULTS", "2"))
 SETTINGS: Dict[str, Setting] = {
@@ -42,6 +44,7 @@ def test_complete(name: str) -> None:
     run(SETTINGS[name]._replace(faults=FAULTS))
 
 
+@pytest.mark.apart("first")
 @pytest.mark.req("A3", "A7", "A8", "D6", "D8", "E1")
 @pytest.mark.parametrize("name", [MAIN, *(pytest.param(n, marks=pytest.mark.slow) for n in sorted(SETTINGS) if n != MAIN)])
 def test_complete_with_three_faults(name: str) -> None:

@@ -11,6 +11,8 @@ from heartgate.core.model import Rank
 from heartgate.sim.mesh import Mesh, Walk, walk_many
 from heartgate.sim.world import Broken
 
+pytestmark = pytest.mark.apart
+
 WALKS = int(os.environ.get("HEARTGATE_WALKS", "150"))  # for each of the settings below
 SETTINGS: Dict[str, Walk] = {
     f"{rank.value}, Primary on {primary}": Walk(rank=rank, primary=primary) for rank in Rank for primary in ("a", "b", "c")

@@ -17,6 +17,8 @@ from heartgate.sim.explorer import explore
 from heartgate.sim.moves import Setting
 from heartgate.sim.world import Flaws
 
+pytestmark = pytest.mark.apart
+
 # The sync link is lost twice; an old message arrives after the second time. In the third one b boots in between.
 LATE_TO_A = Setting(faults=3, kinds=("sync", "copy"), hit=(0,), lagging=(1,))
 LATE_TO_B = Setting(faults=3, kinds=("sync", "copy"), hit=(1,), lagging=(1,))
