@@ -39,7 +39,6 @@ LIVE = Live(
     on_isolation="fence",
     bias_wanted="",
     bias_agreed="",
-    priorities={"nodea": 1, "nodeb": 2},
     role="primary",
     disk="uptodate",
     frozen=False,
@@ -47,7 +46,8 @@ LIVE = Live(
     peers={"nodeb": PeerWord("synced", 4, "uptodate", "secondary")},
     lacks={"nodeb": 0},
 )
-DEVICE = Device("r0", "synced", "synced", 4, ("nodea", "nodeb"), since_ms=AT_MS - 64_000, live=LIVE)
+BOTH = {"nodea": 1, "nodeb": 2}
+DEVICE = Device("r0", "synced", "synced", 4, ("nodea", "nodeb"), since_ms=AT_MS - 64_000, priorities=BOTH, live=LIVE)
 DAEMON = Daemon("nodea", "0.1.0", True, ("nodea", "nodeb"), ("nodea", "nodeb"), True, {"nodeb": 120}, 0)
 HEALTHY = StatusFacts(
     node="nodea",
@@ -96,11 +96,11 @@ def with_node(name: str, **changes: Any) -> StatusFacts:
     return with_pacemaker(nodes=nodes)
 
 
-def with_instance(ident: str, node: str, **changes: Any) -> StatusFacts:
+def with_instance(ident: str, on: str, **changes: Any) -> StatusFacts:
     assert isinstance(HEALTHY.pacemaker, crm_mon.Pacemaker)
     found = HEALTHY.pacemaker.instances
-    assert any(each.ident == ident and each.node == node for each in found)
-    return with_pacemaker(instances=tuple(replace(x, **changes) if (x.ident, x.node) == (ident, node) else x for x in found))
+    assert any(each.ident == ident and each.node == on for each in found)
+    return with_pacemaker(instances=tuple(replace(x, **changes) if (x.ident, x.node) == (ident, on) else x for x in found))
 
 
 def with_cib(*changes: Tuple[str, str]) -> StatusFacts:
@@ -117,8 +117,8 @@ def three(**words: Dict[str, Any]) -> StatusFacts:
     peers = {node: PeerWord(**{"standing": "synced", "epoch": 4, "disk": "uptodate", "role": "secondary", **words.get(node, {})})
              for node in ("nodeb", "nodec")}  # fmt: skip
     links = {node: SyncLink("up", "uptodate") for node in peers}
-    facts = with_device(live={"priorities": {"nodea": 1, "nodeb": 2, "nodec": 3}, "peers": peers, "links": links},
-                        in_sync=("nodea", "nodeb", "nodec"))  # fmt: skip
+    facts = with_device(live={"peers": peers, "links": links}, in_sync=("nodea", "nodeb", "nodec"),
+                        priorities={"nodea": 1, "nodeb": 2, "nodec": 3})  # fmt: skip
     all_three = ("nodea", "nodeb", "nodec")
     third = replace(said("healthy").nodes[1], name="nodec")
     assert isinstance(facts.pacemaker, crm_mon.Pacemaker)

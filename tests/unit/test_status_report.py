@@ -10,12 +10,36 @@ import pytest
 from heartgate.checks import drbd_conf
 from heartgate.checks.crm_mon import Ban, Fencing
 from heartgate.checks.lint_facts import LintFacts, Unreadable
-from heartgate.checks.status_model import Daemon, Device, Health, Interface, Missing, PeerWord, Served, StatusFacts, SyncLink
+from heartgate.checks.status_model import (
+    Daemon,
+    Device,
+    Flush,
+    Health,
+    Interface,
+    Missing,
+    PeerWord,
+    Served,
+    StatusFacts,
+    SyncLink,
+)  # fmt: skip
 from heartgate.checks.status_reasons import BY_IDENT, REASONS
 from heartgate.checks.status_report import report
 from tests.unit.status_facts import (
-    BLOCKED_PEER, DOWN, HEALTHY, SOLO, UNKNOWN, UP, heartbeat, said, three, with_cib, with_daemon, with_device, with_instance,
-    with_node, with_pacemaker,
+    BLOCKED_PEER,
+    DOWN,
+    HEALTHY,
+    SOLO,
+    UNKNOWN,
+    UP,
+    heartbeat,
+    said,
+    three,
+    with_cib,
+    with_daemon,
+    with_device,
+    with_instance,
+    with_node,
+    with_pacemaker,
 )  # fmt: skip
 
 pytestmark = pytest.mark.req("C1", "E1")
@@ -25,7 +49,8 @@ STONITH_OFF = ('name="stonith-enabled" value="true"', 'name="stonith-enabled" va
 
 
 def peer(**changes: Any) -> Dict[str, Any]:
-    return {"peers": {"nodeb": PeerWord(**{"standing": "synced", "epoch": 4, "disk": "uptodate", "role": "secondary", **changes})}}
+    word = {"standing": "synced", "epoch": 4, "disk": "uptodate", "role": "secondary", **changes}
+    return {"peers": {"nodeb": PeerWord(**word)}}
 
 
 def sync(link: str, **more: Any) -> StatusFacts:
@@ -57,7 +82,7 @@ def alone(live: Any = None, **device: Any) -> StatusFacts:
                    heartbeats=(heartbeat("0", DOWN, UNKNOWN, DOWN), heartbeat("1", DOWN, UNKNOWN, DOWN)))  # fmt: skip
 
 
-STORED = Device("r0", "solo", "solo", 5, ("nodea",))
+STORED = Device("r0", "solo", "solo", 5, ("nodea",), priorities={"nodea": 1, "nodeb": 2})
 NO_DAEMON = Missing("/run/x: Connection refused", down=True)
 FAILED = Fencing("nodeb", "reboot", "failed", "2026-11-21 23:49:07Z", "no answer")
 UNPROVEN = {"standing": "unproven", "shown": "unproven"}
@@ -126,16 +151,14 @@ WRONG: Dict[str, StatusFacts] = {
     "heartbeat-interface": with_daemon(interfaces=(Interface("beat", "hb0", "lost", "hb0 has no carrier"),)),
     "isolation-policy": with_device(live={"on_isolation": "freeze"}),
     "bias-not-agreed": with_device(live={"on_isolation": "bias", "bias_wanted": "nodea"}),
-    "flush-failed": with_device(flush=replace(SOLO["flush"], results=(("filesystem:/srv", False, "no answer"),)),  # type: ignore[type-var]
-                                shown="solo", standing="solo"),
+    "flush-failed": with_device(flush=Flush(0, (("filesystem:/srv", False, "no answer"),)), shown="solo", standing="solo"),
     "fence-pending": with_pacemaker(fencings=(replace(FAILED, status="pending"),)),
     "fence-gate": with_cib(('devices="gate,power" target="nodeb"', 'devices="power" target="nodeb"')),
     "fence-gate-first": with_cib(('devices="gate,power" target="nodeb"', 'devices="power,gate" target="nodeb"')),
     "fence-gate-bypass": with_cib(
         ("</fencing-topology>", '<fencing-level index="2" devices="power" target="nodea" id="fl2"/></fencing-topology>')),
     "fence-race": with_cib(('type="fence_heartgate"', 'type="fence_ipmilan"')),
-    "fence-startup": with_cib(("<cluster_property_set id=\"cib-bootstrap-options\">",
-                               '<cluster_property_set id="cib-bootstrap-options"><nvpair id="s" name="startup-fencing" value="no"/>')),
+    "fence-startup": with_cib(('name="dc-deadtime" value="200ms"', 'name="startup-fencing" value="false"')),
     "quorum-policy": with_cib(('name="no-quorum-policy" value="stop"', 'name="no-quorum-policy" value="ignore"')),
     "drbd-not-in-force": drbd(kernel="B"),
     "guard-stopped": with_instance("guard", "nodeb", role="Stopped", node=""),
@@ -336,7 +359,7 @@ SERVES = [
     (alone(SECONDARY, **UNPROVEN), Served.UNKNOWN, ("nodea",)),
     (alone(SECONDARY), Served.UNKNOWN, ("nodea",)),  # synced: nodeb may have it Primary for all that is known here
     (alone(SECONDARY, **SOLO), Served.READY, ("nodea",)),  # solo has proof about nodeb
-    (with_device(live={"role": "unknown", "disk": "unknown", "frozen": None, **peer(disk="unknown")}), Served.UNKNOWN, ("nodea",)),
+    (with_device(live={"role": "unknown", "disk": "unknown", "frozen": None}), Served.UNKNOWN, ("nodea",)),
     (with_device(live={"role": "unknown", **BLOCKED_PEER}, **SOLO), Served.UNKNOWN, ("nodea",)),
     (WRONG["daemon-down"], Served.UNKNOWN, ("nodea",)),
 ]

@@ -166,8 +166,9 @@ def _locations(configuration: ElementTree.Element) -> List[Location]:
         pattern, single = item.get("rsc-pattern"), item.get("rsc")
         names = [single] if single else [each.get("id", "") for each in item.findall("resource_set/resource_ref")]
         names += [f"PATTERN~{pattern}"] if pattern else []
+        shared = item.get("role") or next((each.get("role", "") for each in item.findall("resource_set")), "")
         for rule in item.findall("rule"):
-            role = rule.get("role") or item.get("role") or ""
+            role = rule.get("role") or shared
             attributes = dict.fromkeys(each.get("attribute", "") for each in rule.iter("expression"))
             found.append(
                 Location(

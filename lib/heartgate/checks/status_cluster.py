@@ -160,7 +160,7 @@ def _of_devices(facts: StatusFacts, pacemaker: Pacemaker) -> Iterator[Reason]:
     fit = {node.name for node in pacemaker.nodes if node.online and not (node.standby or node.pending or node.maintenance)}
     guards = {each.node for each in pacemaker.instances if each.agent == GUARD_AGENT and each.active}
     for device in facts.devices:
-        here = [node for node in (device.live.priorities if device.live else device.in_sync) if node in fit]
+        here = [node for node in device.nodes if node in fit]
         found = instances_of(facts, device.name)
         disabled = sorted({each.parent for each in found if each.disabled})
         for name in disabled:

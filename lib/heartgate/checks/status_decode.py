@@ -15,6 +15,8 @@ class DecodeError(ValueError):
 
 def daemon(data: Data) -> Daemon:
     """Raises DecodeError."""
+    if data.get("daemon") != "running" or not data.get("node"):
+        raise DecodeError("it names no node, or not that it runs")
     return Daemon(
         node=_text(data, "node"),
         version=_text(data, "version"),
@@ -53,6 +55,7 @@ def _device(item: Data) -> Device:
         since_ms=_int(verdict.get("at", 0), "verdict.at") or None if isinstance(verdict, dict) else None,
         flush=_flush(item.get("flush")),
         error=_text(item, "error"),
+        priorities={node: _int(value, "priorities") for node, value in _object(item, "priorities").items()},
         live=_live(item) if "role" in item else None,
     )
 
@@ -65,7 +68,6 @@ def _live(item: Data) -> Live:
         on_isolation=_text(item, "on_isolation"),
         bias_wanted=_text(item, "bias_wanted"),
         bias_agreed=_text(item, "bias_agreed"),
-        priorities={node: _int(value, "priorities") for node, value in _object(item, "priorities").items()},
         role=_text(item, "role"),
         disk=_text(item, "disk"),
         frozen=_maybe(item, "frozen"),

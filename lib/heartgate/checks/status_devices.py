@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Iterator, List, Optional, Tuple
 
 from heartgate.checks.crm_mon import Instance, Pacemaker
+from heartgate.checks.heartbeats import Channel
 from heartgate.checks.status_model import SERVING, Device, Health, Live, Missing, Reason, Replica, Served, Serving, StatusFacts
 from heartgate.checks.status_reasons import say
 
@@ -24,14 +26,15 @@ def rows(facts: StatusFacts, device: Device) -> Tuple[Replica, ...]:
     """One for each node with a replica, highest priority first."""
     live = device.live
     if live is None:
-        own = Replica(facts.node, "written", "unknown" if device.error else device.standing, device.epoch, device.since_ms)
-        return (own, *(Replica(node, "not heard") for node in device.in_sync if node != facts.node))
-    ordered = sorted(live.priorities, key=lambda node: (live.priorities[node], node)) or [facts.node]
-    return tuple(_row(facts, device, live, node) for node in ordered)
+        standing, mine = "unknown" if device.error else device.standing, device.priorities.get(facts.node)
+        own = Replica(facts.node, "written", standing, device.epoch, device.since_ms, mine)
+        others = [node for node in device.nodes if node != facts.node]
+        return (own, *(Replica(node, "not heard", priority=device.priorities.get(node)) for node in others))
+    return tuple(_row(facts, device, live, node) for node in device.nodes or (facts.node,))
 
 
 def _row(facts: StatusFacts, device: Device, live: Live, node: str) -> Replica:
-    priority = live.priorities.get(node)
+    priority = device.priorities.get(node)
     if node == facts.node:
         return Replica(node, "here", device.shown, device.epoch, device.since_ms, priority, live.role, live.disk)
     link, word = live.links.get(node), live.peers.get(node)
@@ -112,7 +115,16 @@ def instances_of(facts: StatusFacts, device: str) -> Tuple[Instance, ...]:
     names, pacemaker = resources_of(facts, device) or (), facts.pacemaker
     if not isinstance(pacemaker, Pacemaker):
         return ()
-    return tuple(each for each in pacemaker.instances if each.ident in names or each.parent in names)
+    return tuple(each for each in pacemaker.instances if _named(each.ident, names) or _named(each.parent, names))
+
+
+def _named(ident: str, names: Tuple[str, ...]) -> bool:
+    if ident in names:
+        return True
+    try:
+        return any(name.startswith("PATTERN~") and re.search(name[len("PATTERN~") :], ident) for name in names)
+    except re.error:  # Pacemaker reads it as a POSIX expression
+        return False
 
 
 def _promoted(facts: StatusFacts, device: Device) -> Tuple[str, ...]:
@@ -126,20 +138,37 @@ def spare(facts: StatusFacts, device: Device) -> bool:
     """Whether a replica beside the one that serves could take over now."""
     if device.live is None:
         return False
-    fine = [row for row in rows(facts, device) if _could_serve(facts, device.live, row)]
+    fine = [row for row in rows(facts, device) if _could_serve(facts, device, device.live, row)]
     now = serving(facts, device)
     if now.state is Served.SERVED:
         return any(row.node not in now.nodes for row in fine)
     return len(fine) > 1
 
 
-def _could_serve(facts: StatusFacts, live: Live, row: Replica) -> bool:
+def _could_serve(facts: StatusFacts, device: Device, live: Live, row: Replica) -> bool:
+    """For all that is known: its data is good, it is connected and heard, and Pacemaker would promote it."""
     if row.standing != "synced" or row.disk != "uptodate" or _frozen(row, live):
         return False
     connected = row.sync == "up" if row.source == "heard" else any(link.link == "up" for link in live.links.values())
-    known = facts.pacemaker.node(row.node) if isinstance(facts.pacemaker, Pacemaker) else None
-    fit = known is None or (known.online and not (known.standby or known.maintenance or known.pending or known.unclean))
-    return connected and fit
+    return connected and _heartbeat_left(facts, row.node) and _would_promote(facts, device, row.node)
+
+
+def _heartbeat_left(facts: StatusFacts, node: str) -> bool:
+    found = () if isinstance(facts.heartbeats, Missing) else facts.heartbeats
+    mine = [each for each in found if each.node == node]
+    return not mine or any(each.state is not Channel.DOWN for each in mine)
+
+
+def _would_promote(facts: StatusFacts, device: Device, node: str) -> bool:
+    pacemaker = facts.pacemaker
+    if not isinstance(pacemaker, Pacemaker):
+        return True
+    known = pacemaker.node(node)
+    if known is not None and (not known.online or known.standby or known.maintenance or known.pending or known.unclean):
+        return False
+    instances, attribute = instances_of(facts, device.name), (node, f"heartgate-{device.name}")
+    runs = not instances or any(each.active and each.node == node for each in instances)
+    return runs and (pacemaker.attributes is None or pacemaker.attributes.get(attribute) in SERVING)
 
 
 def level(facts: StatusFacts, device: Device) -> Health:
@@ -149,7 +178,7 @@ def level(facts: StatusFacts, device: Device) -> Health:
 
 def node_level(facts: StatusFacts, node: str) -> Health:
     """The same for a node: the worst of its devices."""
-    mine = [each for each in facts.devices if each.live is not None and node in each.live.priorities]
+    mine = [each for each in facts.devices if each.live is not None and node in each.nodes]
     return Health.DEGRADED if mine and all(spare(facts, each) for each in mine) else Health.AT_RISK
 
 
@@ -232,7 +261,7 @@ def _obstacle(
     here, node = row.source == "here", row.node
     said = f", {live.waits}" if here and live.waits else ""
     lacks = f" (lacks {size(row.lacks_bytes)})" if row.lacks_bytes else ""
-    mend = MEND.format(nodes=f"{facts.node} and {node}" if not here else f"{node} and {_others(live, node)}")
+    mend = MEND.format(nodes=f"{facts.node} and {node}" if not here else f"{node} and {_others(device, node)}")
     if row.standing == "blocked":
         runs = row.disk not in ("absent", "diskless")
         evidence = f"{node} is blocked, epoch {row.epoch}{said}{lacks}" + ("" if runs else f"; its disk is {row.disk}")
@@ -283,8 +312,8 @@ def _attribute(facts: StatusFacts, device: Device, row: Replica, how_bad: Health
                   f"if it stays so: systemctl restart heartgated on {row.node}", how_bad)  # fmt: skip
 
 
-def _others(live: Live, node: str) -> str:
-    return " and ".join(each for each in live.priorities if each != node) or "the others"
+def _others(device: Device, node: str) -> str:
+    return " and ".join(each for each in device.nodes if each != node) or "the others"
 
 
 def cib_of(facts: StatusFacts) -> Optional[Cib]:
@@ -295,7 +324,7 @@ def members(facts: StatusFacts) -> Tuple[str, ...]:
     """Every node that holds a replica, this one included."""
     found: List[str] = [facts.node]
     for device in facts.devices:
-        found += device.live.priorities if device.live is not None else device.in_sync
+        found += device.nodes
     return tuple(dict.fromkeys(found))
 
 

@@ -88,7 +88,6 @@ class Live:
     on_isolation: str
     bias_wanted: str
     bias_agreed: str
-    priorities: Mapping[str, int]
     role: str
     disk: str
     frozen: Optional[bool]
@@ -119,7 +118,14 @@ class Device:
     since_ms: Optional[int] = None
     flush: Optional[Flush] = None
     error: str = ""
+    priorities: Mapping[str, int] = field(default_factory=dict)
     live: Optional[Live] = None
+
+    @property
+    def nodes(self) -> Tuple[str, ...]:
+        """Everybody who holds a replica, as far as that is known, highest priority first."""
+        ordered = sorted(self.priorities, key=lambda node: (self.priorities[node], node))
+        return tuple(ordered) or self.in_sync
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ REASONS: Tuple[ReasonInfo, ...] = (
     ReasonInfo("drbd-handler", AT_RISK, "DRBD does not call heartgate's handlers."),
     ReasonInfo("drbd-protocol", AT_RISK, "DRBD acknowledges writes before the peer has them (protocol A or B)."),
     ReasonInfo("drbd-two-primaries", AT_RISK, "DRBD is allowed two Primaries."),
-    ReasonInfo("no-heartbeat", AT_RISK, "No heartbeat to a node works."),
+    ReasonInfo("no-heartbeat", AT_RISK, f"No heartbeat to a node works ({SPARE})."),
     ReasonInfo("nothing-guarded", UNKNOWN, "No device is guarded on this node, as far as can be seen."),
     ReasonInfo("daemon-unknown", UNKNOWN, "heartgated was not asked, or gave no answer that can be used."),
     ReasonInfo("replica-unknown", UNKNOWN, "The replication tells nothing about a replica."),
@@ -114,3 +114,9 @@ def table() -> str:
     lines: List[str] = ["| reason | makes the health | when |", "|---|---|---|"]
     lines += [f"| `{each.ident}` | `{each.level.value}` | {each.about} |" for each in REASONS]
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(table())

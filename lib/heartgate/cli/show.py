@@ -165,7 +165,7 @@ def _proofs(device: Device) -> str:
     shown = [f"{proof.node} {KINDS.get(proof.kind, proof.kind)} (epoch {proof.epoch})" for proof in device.proofs]
     if device.promised_to and device.standing == "blocked":
         shown.append(f"block promised to {device.promised_to}")
-    return ", ".join(shown) or "none needed" if device.shown in ("synced", "solo") else ", ".join(shown) or "none"
+    return ", ".join(shown) or ("none needed" if device.shown == "synced" else "none")
 
 
 def _flush(device: Device) -> str:
