@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
-from heartgate.checks.crm_mon import Instance, Node, Pacemaker
 from heartgate.checks.status_devices import FALSE, cib_of, instances_of, level, members, node_level, resources_of
 from heartgate.checks.status_model import Daemon, Health, Missing, Reason, StatusFacts
 from heartgate.checks.status_reasons import BY_IDENT, say
 
 if TYPE_CHECKING:
     from heartgate.checks.cib_conf import Cib
+    from heartgate.checks.crm_mon import Instance, Node, Pacemaker
     from heartgate.checks.findings import Finding
     from heartgate.checks.lint_facts import LintFacts
 
@@ -230,7 +230,7 @@ def _configuration(facts: StatusFacts) -> Iterator[Reason]:
     if isinstance(config, Missing):
         return  # Pacemaker was not asked either, which is told
     for unread in config.unreadable:
-        if unread.what != "CIB" or isinstance(facts.pacemaker, Pacemaker):
+        if unread.what != "CIB" or not isinstance(facts.pacemaker, Missing):
             yield say("config-unknown", unread.what, f"{unread.what}: {unread.why}", "see heartgate check on this node, as root")
     if facts.devices:
         for device in facts.devices:

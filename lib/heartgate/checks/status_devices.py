@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Iterator, List, Optional, Tuple
 
-from heartgate.checks.crm_mon import Instance, Pacemaker
 from heartgate.checks.heartbeats import Channel
 from heartgate.checks.status_model import SERVING, Device, Health, Live, Missing, Reason, Replica, Served, Serving, StatusFacts
 from heartgate.checks.status_reasons import say
 
 if TYPE_CHECKING:
     from heartgate.checks.cib_conf import Cib
+    from heartgate.checks.crm_mon import Instance
 
 FALSE = ("0", "false", "off", "no", "n")  # as Pacemaker reads a boolean
 DRBD_AGENT = "ocf:linbit:drbd"
@@ -113,7 +113,7 @@ def resources_of(facts: StatusFacts, device: str) -> Optional[Tuple[str, ...]]:
 
 def instances_of(facts: StatusFacts, device: str) -> Tuple[Instance, ...]:
     names, pacemaker = resources_of(facts, device) or (), facts.pacemaker
-    if not isinstance(pacemaker, Pacemaker):
+    if isinstance(pacemaker, Missing):
         return ()
     return tuple(each for each in pacemaker.instances if _named(each.ident, names) or _named(each.parent, names))
 
@@ -161,7 +161,7 @@ def _heartbeat_left(facts: StatusFacts, node: str) -> bool:
 
 def _would_promote(facts: StatusFacts, device: Device, node: str) -> bool:
     pacemaker = facts.pacemaker
-    if not isinstance(pacemaker, Pacemaker):
+    if isinstance(pacemaker, Missing):
         return True
     known = pacemaker.node(node)
     if known is not None and (not known.online or known.standby or known.maintenance or known.pending or known.unclean):
@@ -302,7 +302,7 @@ def _link(facts: StatusFacts, live: Live, row: Replica, servers: Tuple[str, ...]
 def _attribute(facts: StatusFacts, device: Device, row: Replica, how_bad: Health) -> Iterator[Reason]:
     """Pacemaker promotes by the attribute that heartgated publishes."""
     pacemaker, name = facts.pacemaker, f"heartgate-{device.name}"
-    if not isinstance(pacemaker, Pacemaker) or pacemaker.attributes is None or row.standing not in SERVING:
+    if isinstance(pacemaker, Missing) or pacemaker.attributes is None or row.standing not in SERVING:
         return
     node = pacemaker.node(row.node)
     told = pacemaker.attributes.get((row.node, name), "not defined")

@@ -13,16 +13,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Sequence, Tuple, Union
 
-from heartgate.adapters import process
-from heartgate.checks import crm_mon, status_decode
-from heartgate.checks.crm_mon import Pacemaker
+from heartgate.checks import status_decode
 from heartgate.checks.heartbeats import Channel, Heartbeat
-from heartgate.checks.source import ParseError
 from heartgate.checks.status_model import Daemon, Device, Missing, StatusFacts
 from heartgate.cli.progress import Progress
 from heartgate.daemon import client
 
 if TYPE_CHECKING:
+    from heartgate.adapters.process import Completed
+    from heartgate.checks.crm_mon import Pacemaker
     from heartgate.checks.lint_facts import LintFacts
 
 DAEMON_S = 10.0  # it answers within 2 s even if a driver hangs; a machine that swaps needs more
@@ -157,6 +156,10 @@ def _written(asked: Asked, error: client.Unreachable) -> Told:
 
 
 def pacemaker() -> Union[Pacemaker, Missing]:
+    from heartgate.adapters import process
+    from heartgate.checks import crm_mon
+    from heartgate.checks.source import ParseError
+
     done = process.run(["crm_mon", "-1", "--output-as=xml"], timeout_s=PROGRAM_S)
     if done.rc == process.RC_NOT_FOUND:
         return Missing("Pacemaker is not installed here (no crm_mon)", down=True)
@@ -224,7 +227,9 @@ def _as_connected(each: Heartbeat) -> Heartbeat:
 # --- configuration
 
 
-def _bounded_run(argv: Sequence[str], *, timeout_s: float, **options: Any) -> process.Completed:
+def _bounded_run(argv: Sequence[str], *, timeout_s: float, **options: Any) -> Completed:
+    from heartgate.adapters import process
+
     return process.run(argv, timeout_s=min(timeout_s, PROGRAM_S), **options)
 
 
