@@ -19,11 +19,12 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 import jsonschema
 import pytest
 
+from heartgate.adapters import process
 from heartgate.checks import status_decode
 from heartgate.checks.status_model import Health, Interface, Missing, Served, StatusFacts, SyncLink
 from heartgate.checks.status_reasons import REASONS, table
 from heartgate.checks.status_report import report
-from heartgate.cli import show, status_data, watch
+from heartgate.cli import show, status_data, status_sources, watch
 from heartgate.cli.main import main
 from heartgate.core.model import Record, Standing
 from heartgate.daemon.store import Store
@@ -302,6 +303,27 @@ def test_an_answer_that_makes_no_sense_is_no_traceback(answer: bytes, tmp_path: 
     thread.join(5)
     listener.close()
     assert "Traceback" not in ran.err and ran.data()["health"] == "unknown" and ran.code in (0, 1, 4)
+
+
+XML = '<pacemaker-result><status code="{}" message="x"><errors><error>{}</error></errors></status></pacemaker-result>'
+MON = [  # (exit code, output) of crm_mon -> what is said, known to be down, not allowed
+    (124, "", "did not answer within", False, False),
+    (127, "", "not installed", True, False),
+    (102, XML.format(102, "Connection refused"), "does not run here (Connection refused)", True, False),
+    (4, XML.format(4, "Permission denied"), "only root and the group haclient", False, True),
+    (1, "", "crm_mon: rc 1", False, False),
+    (0, "Segmentation fault", "expected XML", False, False),
+    (0, "<pacemaker-result><status code='0'/></pacemaker-result>", "expected <summary>", False, False),
+]
+
+
+@pytest.mark.parametrize("rc, output, why, down, refused", MON)
+def test_what_pacemaker_does_not_say(
+    rc: int, output: str, why: str, down: bool, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "run", lambda argv, timeout_s: process.Completed(rc, output, ""))
+    found = status_sources.pacemaker()
+    assert isinstance(found, Missing) and why in found.why and (found.down, found.refused) == (down, refused)
 
 
 def test_decoding_refuses_what_is_no_status() -> None:

@@ -7,7 +7,7 @@ from typing import Any, Dict, Tuple
 
 import pytest
 
-from heartgate.checks import drbd_conf
+from heartgate.checks import cib_conf, crm_mon, drbd_conf
 from heartgate.checks.crm_mon import Ban, Fencing
 from heartgate.checks.lint_facts import LintFacts, Unreadable
 from heartgate.checks.status_model import (
@@ -33,6 +33,7 @@ from tests.unit.status_facts import (
     UP,
     heartbeat,
     said,
+    text,
     three,
     with_cib,
     with_daemon,
@@ -90,6 +91,7 @@ WITHOUT_POWER = ('<primitive id="power" class="stonith" type="fence_lab">', '<pr
 
 # Each reason: the facts in which one thing is wrong.
 WRONG: Dict[str, StatusFacts] = {
+    "two-serve": with_device(live=peer(role="primary")),
     "nobody-serves": with_device(live={"role": "secondary", **peer(standing="blocked")}, shown="blocked", standing="blocked"),
     "device-frozen": with_device(live={"frozen": True, "waits": "waits for nodeb"}, shown="deciding", standing="deciding"),
     "person-needed": alone({"role": "secondary", "waits": "waits to hear nodeb", "ends_wait": "heartgate mark-synchronized r0"},
@@ -303,6 +305,29 @@ def test_one_direction_lost_is_told() -> None:
     made = report(replace(HEALTHY, heartbeats=(heartbeat("0"), heartbeat("1", DOWN, DOWN, UP))))
     (down,) = [each for each in made.reasons if each.ident == "heartbeat-down"]
     assert "sending down, receiving up" in down.evidence and "10.77.11.1 (hb1) -> 10.77.11.2" in down.evidence
+
+
+def test_a_guard_of_another_device_does_not_count() -> None:
+    second = ('name="device" value="r0"', 'name="device" value="r1"')
+    assert idents(with_cib(second)) == ()  # which one is r0's is not to be seen (its device may be named by its path)
+    other = (
+        '<clone id="other-clone"><primitive id="other" class="ocf" provider="heartgate" type="replica-guard">'
+        '<instance_attributes id="oi"><nvpair id="on" name="device" value="r1"/></instance_attributes></primitive></clone>'
+    )
+    xml = text("cib.xml").replace('<primitive id="gate"', f'{other}<primitive id="gate"')
+    stopped = with_instance("guard", "nodeb", role="Stopped", node="").pacemaker
+    running = replace(said("healthy").instances[5], ident="other", parent="other-clone", node="nodeb")
+    assert running.agent == "ocf:heartgate:replica-guard"
+    facts = replace(HEALTHY, config=LintFacts("nodea", cib=cib_conf.parse(xml)), pacemaker=stopped)
+    assert isinstance(facts.pacemaker, crm_mon.Pacemaker)
+    facts = with_pacemaker(facts, instances=(*facts.pacemaker.instances, running))
+    assert idents(facts) == ("guard-stopped",)
+
+
+def test_a_node_without_a_replica_is_missed_less() -> None:
+    third = (heartbeat("0", DOWN, UNKNOWN, DOWN, node="nodec"),)
+    made = report(replace(HEALTHY, heartbeats=(*HEALTHY.heartbeats, *third)))  # type: ignore[misc]
+    assert [(each.ident, each.level) for each in made.reasons] == [("no-heartbeat", DEGRADED)]
 
 
 # --- unknown is never good

@@ -158,8 +158,8 @@ def _on_maintained(pacemaker: Pacemaker, each: Instance) -> bool:
 
 def _of_devices(facts: StatusFacts, pacemaker: Pacemaker) -> Iterator[Reason]:
     fit = {node.name for node in pacemaker.nodes if node.online and not (node.standby or node.pending or node.maintenance)}
-    guards = {each.node for each in pacemaker.instances if each.agent == GUARD_AGENT and each.active}
     for device in facts.devices:
+        guards = _guarded_on(facts, pacemaker, device.name)
         here = [node for node in device.nodes if node in fit]
         found = instances_of(facts, device.name)
         disabled = sorted({each.parent for each in found if each.disabled})
@@ -174,6 +174,14 @@ def _of_devices(facts: StatusFacts, pacemaker: Pacemaker) -> Iterator[Reason]:
             if node not in guards:
                 yield say("guard-stopped", device.name, f"{device.name}: Pacemaker runs no replica-guard on {node}",
                           "pcs resource enable or cleanup of the guard; crm_mon -1rf shows why")  # fmt: skip
+
+
+def _guarded_on(facts: StatusFacts, pacemaker: Pacemaker, device: str) -> Set[str]:
+    """Nodes on which a replica-guard of this device runs (any, where the CIB does not tell which one is)."""
+    cib = cib_of(facts)
+    named = {x.ident for x in (cib.of_kind(GUARD_AGENT) if cib else ()) if x.params.get("device") == device}
+    running = [each for each in pacemaker.instances if each.agent == GUARD_AGENT and each.active]
+    return {each.node for each in running if not named or each.ident in named}
 
 
 # --- fencing

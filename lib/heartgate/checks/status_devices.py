@@ -177,7 +177,9 @@ def level(facts: StatusFacts, device: Device) -> Health:
 
 
 def node_level(facts: StatusFacts, node: str) -> Health:
-    """The same for a node: the worst of its devices."""
+    """The same for a node: the worst of its devices. One without a replica is missed for its vote alone."""
+    if node not in members(facts):
+        return Health.DEGRADED
     mine = [each for each in facts.devices if each.live is not None and node in each.nodes]
     return Health.DEGRADED if mine and all(spare(facts, each) for each in mine) else Health.AT_RISK
 
@@ -199,6 +201,9 @@ def reasons(facts: StatusFacts) -> Iterator[Reason]:
 def _service(facts: StatusFacts, device: Device, live: Live) -> Iterator[Reason]:
     now, name = serving(facts, device), device.name
     what = live.waits or "the verdict is not there yet"
+    if now.state is Served.SERVED and len(now.nodes) > 1:
+        remedy = f"stop the service on all but one, at once; then heartgate explain {name} on each"
+        yield say("two-serve", name, f"{name}: {' and '.join(now.nodes)} both have it Promoted", remedy)
     if now.state is Served.NOBODY:
         remedy = "bring the replicas together (links, machines, heartgated): they decide by themselves"
         yield say("nobody-serves", name, f"{name}: {now.words}", live.ends_wait and "see person-needed" or remedy)

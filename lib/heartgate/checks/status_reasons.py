@@ -20,6 +20,7 @@ class ReasonInfo(NamedTuple):
 SPARE = "degraded if another replica could take over"
 
 REASONS: Tuple[ReasonInfo, ...] = (
+    ReasonInfo("two-serve", AT_RISK, "Two nodes have the device Promoted, and each may serve for all it says."),
     ReasonInfo("nobody-serves", AT_RISK, "No replica of the device may serve, and each is known."),
     ReasonInfo("device-frozen", AT_RISK, "The device is Promoted, and its I/O stands still until there is a verdict."),
     ReasonInfo("person-needed", AT_RISK, "A replica waits for what may never come; a person can decide by a command."),
@@ -62,7 +63,7 @@ REASONS: Tuple[ReasonInfo, ...] = (
     ReasonInfo("drbd-handler", AT_RISK, "DRBD does not call heartgate's handlers."),
     ReasonInfo("drbd-protocol", AT_RISK, "DRBD acknowledges writes before the peer has them (protocol A or B)."),
     ReasonInfo("drbd-two-primaries", AT_RISK, "DRBD is allowed two Primaries."),
-    ReasonInfo("no-heartbeat", AT_RISK, f"No heartbeat to a node works ({SPARE})."),
+    ReasonInfo("no-heartbeat", AT_RISK, f"No heartbeat to a node works ({SPARE}, or it has no replica)."),
     ReasonInfo("nothing-guarded", UNKNOWN, "No device is guarded on this node, as far as can be seen."),
     ReasonInfo("daemon-unknown", UNKNOWN, "heartgated was not asked, or gave no answer that can be used."),
     ReasonInfo("replica-unknown", UNKNOWN, "The replication tells nothing about a replica."),
