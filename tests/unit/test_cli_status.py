@@ -184,6 +184,9 @@ def test_what_a_daemon_says_is_passed_on_and_judged(bench: Bench, tmp_path: Path
     assert (quick["health"], quick["daemon"], quick["node"]) == ("at-risk", "running", "nodea"), "nodeb is not heard"
     assert {each["source"] for each in quick["unknown"]} == {"Pacemaker", "Corosync", "configuration"}
     (device,) = quick["devices"]
+    guarded = SCHEMA["definitions"]["guarded"]["allOf"][1]["properties"]
+    assert set(quick) <= set(SCHEMA["properties"])
+    assert set(device) <= {*SCHEMA["definitions"]["device"]["properties"], *guarded}
     assert device["standing"] in ("synced", "unproven") and "lacks_bytes" not in device
     assert [row["node"] for row in device["replicas"]] == ["nodea", "nodeb"]
     whole = run(bench, tmp_path, "--json").data()
@@ -343,6 +346,20 @@ def test_every_reason_fits_the_schema(ident: str) -> None:
     data = status_data.as_data(report(WRONG[ident]), raw, 3)
     VALIDATOR.validate(json.loads(json.dumps(data)))
     assert [each["id"] for each in data["reasons"]].count(ident) >= 1
+
+
+def test_what_is_printed_is_named_in_the_schema() -> None:
+    """A name that is added may not break whoever checks by an older schema, so the schema itself does not refuse it."""
+    raw = {"ok": True, "daemon": "not running", "devices": [{"device": "r0", "standing": "solo", "shown": "solo"}]}
+    data = status_data.as_data(report(pages()["stopped"]), raw, 4)
+    named = SCHEMA["properties"]
+    assert set(data) <= set(named)
+    for part in ("reasons", "serving", "heartbeats", "unknown"):
+        for each in data[part]:
+            assert set(each) == set(named[part]["items"]["properties"]) == set(named[part]["items"]["required"])
+    (device,) = data["devices"]
+    assert set(device) <= set(SCHEMA["definitions"]["device"]["properties"])
+    assert set(device["replicas"][0]) == set(SCHEMA["definitions"]["replica"]["properties"])
 
 
 def test_the_schema_is_one_and_refuses() -> None:
