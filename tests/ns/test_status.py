@@ -54,6 +54,12 @@ def show(cluster: NsCluster, node: str, what: str) -> str:
     return page.stdout
 
 
+def channels(cluster: NsCluster, node: str) -> Any:
+    """(sending, receiving) of the one heartbeat that is down."""
+    (lost,) = [each for each in status(cluster, node)["heartbeats"] if each["state"] == "down"]
+    return lost["sending"], lost["receiving"]
+
+
 def served(data: Dict[str, Any]) -> Any:
     (now,) = data["serving"]
     return now["state"], now["nodes"]
@@ -71,12 +77,10 @@ def test_from_protected_to_nothing_left(cluster: NsCluster) -> None:
         show(cluster, node, "healthy")
 
     cluster.lab.cut("hb0", node="nodea", direction="out")
-    one_way = wait_for(cluster, "nodea", "degraded", "one-heartbeat", "heartbeat-down")
-    lost = next(each for each in one_way["heartbeats"] if each["state"] == "down")
-    assert (lost["sending"], lost["receiving"]) == ("down", "up"), "what it sends is lost, and it hears the other"
-    there = wait_for(cluster, "nodeb", "degraded", "one-heartbeat", "heartbeat-down")
-    lost = next(each for each in there["heartbeats"] if each["state"] == "down")
-    assert lost["receiving"] == "down" and lost["sending"] != "up"
+    for node, lost in (("nodea", ("down", "up")), ("nodeb", ("unknown", "down"))):  # nodeb hears no answers: it may be heard
+        wait_for(cluster, node, "degraded", "one-heartbeat", "heartbeat-down")
+        wait_until(f"{node} to tell the directions", lambda node=node, lost=lost: channels(cluster, node) == lost,  # type: ignore[misc]
+                   timeout_s=10)  # fmt: skip
     show(cluster, "nodea", "hb0 one way")
     cluster.lab.cut("hb0")
     wait_for(cluster, "nodeb", "degraded", "one-heartbeat", "heartbeat-down")
@@ -113,7 +117,7 @@ def check_pacemaker_stopped(cluster: NsCluster) -> None:
     b = cluster.nodes["nodeb"]
     b.run(["pkill", "-x", "pacemakerd"])
     stopped = wait_for(cluster, "nodeb", "at-risk", "pacemaker-down", "replica-blocked", only=False)
-    assert [each["source"] for each in stopped["unknown"]] == ["Pacemaker", "CIB"] and served(stopped) == ("served", ["nodea"])
+    assert {"Pacemaker", "CIB"} <= {each["source"] for each in stopped["unknown"]} and served(stopped) == ("served", ["nodea"])
     wait_for(cluster, "nodea", "at-risk", "replica-blocked", only=False)
     show(cluster, "nodeb", "Pacemaker stopped")
 
