@@ -79,8 +79,7 @@ def test_from_protected_to_nothing_left(cluster: NsCluster) -> None:
     cluster.lab.cut("hb0", node="nodea", direction="out")
     for node, lost in (("nodea", ("down", "up")), ("nodeb", ("unknown", "down"))):  # nodeb hears no answers: it may be heard
         wait_for(cluster, node, "degraded", "one-heartbeat", "heartbeat-down")
-        wait_until(f"{node} to tell the directions", lambda node=node, lost=lost: channels(cluster, node) == lost,  # type: ignore[misc]
-                   timeout_s=10)  # fmt: skip
+        wait_until(f"{node} to tell {lost}", lambda n=node, c=lost: channels(cluster, n) == c, timeout_s=10)  # type: ignore[misc]
     show(cluster, "nodea", "hb0 one way")
     cluster.lab.cut("hb0")
     wait_for(cluster, "nodeb", "degraded", "one-heartbeat", "heartbeat-down")

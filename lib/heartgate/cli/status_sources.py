@@ -195,8 +195,8 @@ def heartbeats() -> Tuple[Union[Tuple[Heartbeat, ...], Missing], Tuple[Heartbeat
         if named <= set(linked) and all(value is True for value in linked.values()):
             return _all_up(now, linked), ()
         longest_s = max(now.ping_interval_ms.values(), default=500) / 1000.0
-        enough = longest_s * knet_stats.WINDOW_INTERVALS <= LINKS_MAX_S  # then it ends by itself, as soon as nothing is left to learn
-        found: Sequence[Heartbeat] = heartbeat.network(None if enough else min(LINKS_MAX_S, INTERVALS * longest_s))
+        by_itself = longest_s * knet_stats.WINDOW_INTERVALS <= LINKS_MAX_S  # it ends as soon as nothing is left to learn
+        found: Sequence[Heartbeat] = heartbeat.network(None if by_itself else min(LINKS_MAX_S, INTERVALS * longest_s))
         return tuple(_as_connected(each) for each in found), ()
     except AdapterError as error:
         why = f"Corosync does not run here, or does not answer ({error})"
