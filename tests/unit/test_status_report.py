@@ -83,7 +83,7 @@ def alone(live: Any = None, **device: Any) -> StatusFacts:
                    heartbeats=(heartbeat("0", DOWN, UNKNOWN, DOWN), heartbeat("1", DOWN, UNKNOWN, DOWN)))  # fmt: skip
 
 
-STORED = Device("r0", "solo", "solo", 5, ("nodea",), priorities={"nodea": 1, "nodeb": 2})
+STORED = Device("r0", "solo", "solo", 5, ("nodea",), since_ms=1_795_000_000_000, priorities={"nodea": 1, "nodeb": 2})
 NO_DAEMON = Missing("/run/x: Connection refused", down=True)
 FAILED = Fencing("nodeb", "reboot", "failed", "2026-11-21 23:49:07Z", "no answer")
 UNPROVEN = {"standing": "unproven", "shown": "unproven"}

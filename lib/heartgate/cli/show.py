@@ -43,7 +43,7 @@ Paint = Callable[[str, str], str]
 
 
 def page(report: Report, *, colour: bool = False) -> str:
-    paint: Paint = (lambda code, text: f"\033[{code}m{text}\033[0m" if text else "") if colour else (lambda code, text: text)
+    paint: Paint = _coloured if colour else _plain
     lines = [paint(BOLD, _head(report)), "", *_serving(report, paint), "", *_health(report, paint)]
     for row in report.devices:
         lines += ["", *_device(report, row, paint)]
@@ -111,8 +111,9 @@ def _device(report: Report, row: DeviceRow, paint: Paint) -> Iterator[str]:
         yield paint(BOLD, f"{device.name}: its record cannot be used")
         return
     since = f", since {_when(device.since_ms)} ({_ago(report.at_ms - device.since_ms)})" if device.since_ms else ""
-    written = "" if live is not None else " (as last written; heartgated does not tell)"
-    yield paint(BOLD, f"{device.name} here: {device.shown}, epoch {device.epoch}{since}{written}")
+    written = "" if live is not None else ", as last written"
+    for line in _wrapped(f"{device.name} here: {device.shown}, epoch {device.epoch}{since}{written}", "  "):
+        yield paint(BOLD, line)
     yield from _table(_replica_cells(row.replicas), paint)
 
     for title, text in _details(device, live):
@@ -120,7 +121,7 @@ def _device(report: Report, row: DeviceRow, paint: Paint) -> Iterator[str]:
 
 
 def _replica_cells(replicas: Sequence[Replica]) -> List[Tuple[str, ...]]:
-    cells: List[Tuple[str, ...]] = [("NODE", "STANDING", "EPOCH", "PRIORITY", "ROLE", "DISK", "SYNC LINK", "OUT OF SYNC")]
+    cells: List[Tuple[str, ...]] = [("NODE", "STANDING", "EPOCH", "PRIO", "ROLE", "DISK", "SYNC", "OUT OF SYNC")]
     for each in replicas:
         here = each.source in ("here", "written")
         lacks = "-" if here else "?" if each.lacks_bytes is None else size(each.lacks_bytes)
@@ -179,11 +180,15 @@ def _flush(device: Device) -> str:
 
 
 def _heartbeats(found: Sequence[Heartbeat], paint: Paint) -> List[str]:
-    cells: List[Tuple[str, ...]] = [("HEARTBEAT TO", "NAME", "STATE", "SENDING", "RECEIVING", "FROM -> TO")]
-    for each in found:
-        way = f"{each.local or '?'} -> {each.remote or '?'}"
-        cells.append((each.node, heartbeat_name(each), *map(_word, (each.state, each.sending, each.receiving)), way))
-    return _table(cells, paint, "")
+    """The way of each has a line of its own where the addresses are long."""
+    cells: List[Tuple[str, ...]] = [("HEARTBEAT TO", "NAME", "STATE", "SENDING", "RECEIVING")]
+    cells += [(each.node, heartbeat_name(each), *map(_word, (each.state, each.sending, each.receiving))) for each in found]
+    ways = ["FROM -> TO", *(f"{each.local or '?'} -> {each.remote or '?'}" for each in found)]
+    whole = [(*row, way) for row, way in zip(cells, ways)]
+    if max(map(len, _table(whole, _plain, ""))) <= WIDTH:
+        return _table(whole, paint, "")
+    rows = _table(cells, paint, "")
+    return [rows[0], *(line for row, way in zip(rows[1:], ways[1:]) for line in (row, f"  {printable(way)}"))]
 
 
 def _word(channel: Channel) -> str:
@@ -197,6 +202,14 @@ def _interfaces(report: Report) -> List[str]:
 
 
 # --- pieces
+
+
+def _coloured(code: str, text: str) -> str:
+    return f"\033[{code}m{text}\033[0m" if text else ""
+
+
+def _plain(_code: str, text: str) -> str:
+    return text
 
 
 def printable(text: str, length: int = 2000) -> str:
