@@ -307,6 +307,13 @@ def test_one_direction_lost_is_told() -> None:
     assert "sending down, receiving up" in down.evidence and "10.77.11.1 (hb1) -> 10.77.11.2" in down.evidence
 
 
+def test_a_node_whose_pacemaker_has_ended_is_not_told_to_leave_standby() -> None:
+    """Seen: crm_mon calls it pending and standby, and `unstandby` would do nothing."""
+    left = said("pcmk-down-a").node("nodeb")
+    assert left is not None and left.standby and left.pending
+    assert idents(with_node("nodeb", **left.__dict__)) == ("node-pending",)
+
+
 def test_a_guard_of_another_device_does_not_count() -> None:
     second = ('name="device" value="r0"', 'name="device" value="r1"')
     assert idents(with_cib(second)) == ()  # which one is r0's is not to be seen (its device may be named by its path)

@@ -121,7 +121,7 @@ def _of_node(node: Node, told: bool) -> Iterator[Tuple[str, str, str]]:
         yield "node-pending", "is not ready in Pacemaker, which is starting or has ended there", f"pcs cluster start {name}"
     elif not node.online and not told:
         yield "node-offline", "is offline as Pacemaker sees it", f"pcs cluster start {name}"
-    if node.standby:
+    if node.standby and not node.pending:  # Pacemaker calls a node that is not ready so, too
         yield "node-standby", "is in standby", f"pcs node unstandby {name}"
     if node.maintenance:
         yield "node-maintenance", "is in maintenance", f"pcs node unmaintenance {name}"
