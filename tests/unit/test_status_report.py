@@ -311,7 +311,7 @@ def test_a_node_whose_pacemaker_has_ended_is_not_told_to_leave_standby() -> None
     """Seen: crm_mon calls it pending and standby, and `unstandby` would do nothing."""
     left = said("pcmk-down-a").node("nodeb")
     assert left is not None and left.standby and left.pending
-    assert idents(with_node("nodeb", **left.__dict__)) == ("node-pending",)
+    assert idents(with_node("nodeb", standby=True, pending=True)) == ("node-pending",)
 
 
 def test_a_guard_of_another_device_does_not_count() -> None:
