@@ -139,6 +139,24 @@ def check_pacemaker_stopped(cluster: NsCluster) -> None:
     show(cluster, "nodea", "nodeb is gone")
 
 
+@pytest.mark.req("C1", "E1", "D6")
+def test_who_waits_for_a_fencing_that_fails_says_so(cluster: NsCluster) -> None:
+    """nodeb loses power and cannot be fenced: nodea stands still, and says what it waits for and how a person ends it."""
+    cluster.set_up(gate=True)
+    wait_for(cluster, "nodea", "protected")
+    cluster.lab.fencing("failing")
+    cluster.nodes["nodeb"].power_off()
+    reasons = ("device-frozen", "node-offline", "node-unclean", "no-heartbeat", "fence-failed")
+    found = wait_for(cluster, "nodea", "at-risk", *reasons, only=False)
+    show(cluster, "nodea", "nodeb is off, and fencing fails")
+    assert served(found) == ("frozen", ["nodea"]) and found["exit_code"] == 3
+    (frozen,) = [each for each in found["reasons"] if each["id"] == "device-frozen"]
+    assert "stonith_admin --confirm nodeb" in frozen["remedy"] and "nodeb" in frozen["evidence"]
+    cluster.lab.fencing("ok")
+    wait_until("nodea to serve", lambda: served(status(cluster, "nodea")) == ("served", ["nodea"]), timeout_s=90)
+    show(cluster, "nodea", "nodeb was fenced")
+
+
 @pytest.mark.req("D11")
 def test_who_is_not_root_learns_nothing_and_is_told_so(cluster: NsCluster) -> None:
     cluster.set_up(service=False)

@@ -307,6 +307,14 @@ def test_one_direction_lost_is_told() -> None:
     assert "sending down, receiving up" in down.evidence and "10.77.11.1 (hb1) -> 10.77.11.2" in down.evidence
 
 
+def test_who_waits_for_a_fencing_is_told_how_a_person_vouches_for_it() -> None:
+    frozen = alone({"frozen": True, "waits": "waits for nodeb to be fenced"}, shown="deciding", standing="deciding")
+    (reason,) = [each for each in report(frozen).reasons if each.ident == "device-frozen"]
+    assert "waits for nodeb to be fenced" in reason.evidence and reason.remedy.endswith("off: stonith_admin --confirm nodeb")
+    (reason,) = [each for each in report(WRONG["device-frozen"]).reasons if each.ident == "device-frozen"]
+    assert "--confirm" not in reason.remedy, "nodeb is heard: it confirms by itself"
+
+
 def test_a_node_whose_pacemaker_has_ended_is_not_told_to_leave_standby() -> None:
     """Seen: crm_mon calls it pending and standby, and `unstandby` would do nothing."""
     left = said("pcmk-down-a").node("nodeb")

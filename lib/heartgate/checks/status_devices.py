@@ -209,7 +209,9 @@ def _service(facts: StatusFacts, device: Device, live: Live) -> Iterator[Reason]
         yield say("nobody-serves", name, f"{name}: {now.words}", live.ends_wait and "see person-needed" or remedy)
     if now.state is Served.FROZEN:
         here = facts.node in now.nodes
+        off = " or ".join(f"stonith_admin --confirm {row.node}" for row in rows(facts, device) if row.source == "not heard")
         remedy = WAIT + ("" if here else f"; see heartgate status on {now.nodes[0]}")
+        remedy += f"; for a machine that is certainly off: {off}" if here and off else ""
         yield say("device-frozen", name, f"{name}: {now.words}; {what if here else 'its node decides'}", remedy)
     if live.ends_wait:
         yield say("person-needed", name, f"{name}: {facts.node} {what}",
