@@ -37,6 +37,7 @@ GROUPS = (
     Group("ocf-metadata", "*.xml", "usr/share/heartgate/ocf-metadata"),
     Group("packaging", "heartgated.service", "usr/lib/systemd/system"),
     Group("packaging", "heartgate.catalog", "usr/lib/systemd/catalog"),
+    Group("packaging", "status.schema.json", "usr/share/heartgate"),
     Group("packaging", "heartgate.res", "usr/share/doc/heartgate/examples"),
 )
 

@@ -114,7 +114,7 @@ def _wait_all(cluster: NsCluster, devices: Sequence[str], wanted: Dict[str, str]
 
     def reached() -> bool:
         for name in NODES:
-            result = cluster.nodes[name].run(["heartgate", "status", "--json"], check=False, timeout_s=30)
+            result = cluster.nodes[name].run(["heartgate", "status", "--json", "--quick"], check=False, timeout_s=30)
             told = {d["device"]: d["standing"] for d in json.loads(result.stdout)["devices"]}
             if any(told.get(device) != wanted[name] for device in devices):
                 return False

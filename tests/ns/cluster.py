@@ -72,7 +72,7 @@ class NsCluster:
     # --- asking
 
     def status(self, node: str) -> Dict[str, Any]:
-        result = self.nodes[node].run(["heartgate", "status", "--json"], check=False, timeout_s=10)
+        result = self.nodes[node].run(["heartgate", "status", "--json", "--quick"], check=False, timeout_s=10)
         try:
             devices: List[Dict[str, Any]] = json.loads(result.stdout)["devices"]
         except (ValueError, KeyError):

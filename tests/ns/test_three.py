@@ -58,7 +58,7 @@ class Three:
         wait_until("three to be connected", whole, timeout_s=20)
 
     def status(self, node: str) -> Dict[str, Any]:
-        done = self.lab.nodes[node].run(["heartgate", "status", "r0", "--json"], check=False, timeout_s=10)
+        done = self.lab.nodes[node].run(["heartgate", "status", "r0", "--json", "--quick"], check=False, timeout_s=10)
         try:
             return dict(json.loads(done.stdout)["devices"][0])
         except (ValueError, KeyError, IndexError):

@@ -200,3 +200,16 @@ def test_networks_of_anything(text: str) -> None:
         cluster_config.networks(text)
     except ParseError as error:
         assert error.line == 1
+
+
+def test_parts_ask_for_nothing_else(tmp_path: Path) -> None:
+    """`heartgate status` is in a hurry."""
+    answers = {"cibadmin": Completed(0, CIB, ""), "drbdadm": Completed(0, RESOURCE, ""), "drbdsetup": Completed(1, "", "x")}
+    programs = Programs(answers)
+    collector = Collector(places(tmp_path, drbd="", drbd_module="", cib=CIB), programs)
+    cluster = collector.cluster("nodea")
+    assert cluster.cib and not cluster.unreadable and [each.split()[0] for each in programs.asked] == ["cibadmin"]
+    del programs.asked[:]
+    replication = collector.replication("nodea")
+    assert replication.cib is None and [each.split()[0] for each in programs.asked] == ["drbdadm", "drbdsetup"]
+    assert replication.drbd and [each.what for each in replication.unreadable] == ["DRBD in the kernel"]

@@ -10,10 +10,10 @@ from typing import Any, Dict, Iterator, List, Optional
 import pytest
 
 from heartgate.adapters.base import AdapterError
+from heartgate.checks import status_decode
 from heartgate.checks.findings import Finding, Severity
 from heartgate.checks.heartbeats import Counters
 from heartgate.checks.link_report import KnetLook, Question, Report
-from heartgate.cli.show import page
 from heartgate.daemon import heartbeats
 from tests.unit.test_daemon_fakes import Bench
 
@@ -78,8 +78,8 @@ def test_status_shows_it(bench: Bench) -> None:
     bench.turn(0.1)
     (link,) = ask(bench, "status")["heartbeat_links"]
     assert (link["resource"], link["state"], link["published"]) == ("beat", "up", "1")
-    text = page(ask(bench, "status"))
-    assert "heartbeat beat: hb0 has carrier, 10000 Mbit/s" in text and "heartgate-link-hb0 is 1" in text
+    (told,) = status_decode.daemon(ask(bench, "status")).interfaces
+    assert told.state == "up" and "hb0 has carrier, 10000 Mbit/s" in told.message
 
 
 def test_another_interface_is_not_ours(bench: Bench) -> None:

@@ -176,7 +176,7 @@ class HaLab:
 
     def status(self, node: str) -> Dict[str, Any]:
         """What `heartgate status --json` says of r0 there; {} if it cannot be asked."""
-        result = self.nodes[node].run(["heartgate", "status", "--json"], check=False, timeout_s=20)
+        result = self.nodes[node].run(["heartgate", "status", "--json", "--quick"], check=False, timeout_s=20)
         try:
             devices = json.loads(result.stdout)["devices"]
         except (ValueError, KeyError):

@@ -67,6 +67,18 @@ class Collector:
             unreadable=tuple(self._unreadable),
         )
 
+    def cluster(self, host: str) -> LintFacts:
+        """Of all that only the CIB: for `heartgate status`, which is in a hurry."""
+        self._unreadable = []
+        cib = self._try("CIB", self._cib)
+        return LintFacts(host=host, cib=cib, unreadable=tuple(self._unreadable))
+
+    def replication(self, host: str) -> LintFacts:
+        """Only DRBD."""
+        self._unreadable = []
+        files, running = self._try("DRBD", self._drbd), self._try("DRBD in the kernel", self._drbd_running)
+        return LintFacts(host=host, drbd=files, drbd_running=running, unreadable=tuple(self._unreadable))
+
     def _try(self, what: str, look: Callable[[], Parsed]) -> Optional[Parsed]:
         try:
             return look()

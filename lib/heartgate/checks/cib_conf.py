@@ -60,6 +60,18 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Location:
+    """A rule of a location constraint. ident: the rule's, by which crm_mon names it too. resources: ids, or "PATTERN~...".
+    attributes: the node attributes that it looks at."""
+
+    ident: str
+    resources: Tuple[str, ...]
+    promoted: bool
+    never: bool  # its score is -INFINITY
+    attributes: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Cib:
     """conditional: names of properties that also stand in a set with a rule; what counts then depends on the time."""
 
@@ -70,6 +82,7 @@ class Cib:
     nodes: Tuple[str, ...] = ()
     operation_default: str = ""
     conditional: Tuple[str, ...] = ()
+    locations: Tuple[Location, ...] = ()
 
     @property
     def fencing(self) -> Tuple[Primitive, ...]:
@@ -143,7 +156,30 @@ def _cib(configuration: ElementTree.Element, source: str) -> Cib:
         nodes=tuple(name for name in names if name),
         operation_default="(depends on a rule)" if "timeout" in rules else defaults.get("timeout", ""),
         conditional=conditional,
+        locations=tuple(_locations(configuration)),
     )
+
+
+def _locations(configuration: ElementTree.Element) -> List[Location]:
+    found = []
+    for item in configuration.findall("constraints/rsc_location"):
+        pattern, single = item.get("rsc-pattern"), item.get("rsc")
+        names = [single] if single else [each.get("id", "") for each in item.findall("resource_set/resource_ref")]
+        names += [f"PATTERN~{pattern}"] if pattern else []
+        shared = item.get("role") or next((each.get("role", "") for each in item.findall("resource_set")), "")
+        for rule in item.findall("rule"):
+            role = rule.get("role") or shared
+            attributes = dict.fromkeys(each.get("attribute", "") for each in rule.iter("expression"))
+            found.append(
+                Location(
+                    rule.get("id", ""),
+                    tuple(names),
+                    role.lower() in ("promoted", "master"),
+                    _score(rule.get("score", "0")) == float("-inf"),
+                    tuple(attributes),
+                )
+            )
+    return found
 
 
 def _sets(sets: List[ElementTree.Element]) -> Tuple[Dict[str, str], Tuple[str, ...]]:

@@ -160,7 +160,7 @@ def _levels(cib: Cib, report: Reporter) -> Iterator[Finding]:
             )
         return
     for node in cib.nodes:
-        mine = [level for level in cib.levels if _applies(level, node)]
+        mine = [level for level in cib.levels if applies(level, node)]
         without = [level.index for level in mine if not gates & set(level.devices)]
         if not mine and used & gates:
             yield _say(
@@ -215,7 +215,7 @@ def _level(cib: Cib, level: Level, gates: set[str], report: Reporter) -> Iterato
         )
 
 
-def _applies(level: Level, node: str) -> bool:
+def applies(level: Level, node: str) -> bool:
     """A level by attribute may apply: then it is not reported as missing."""
     if level.target.startswith("PATTERN~"):
         try:

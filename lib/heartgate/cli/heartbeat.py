@@ -99,10 +99,10 @@ def show(options: argparse.Namespace) -> int:
     code, problem, unread = OK, "", ""
     try:
         # One function for each kind of heartbeat. Disk heartbeats join here, with kind="disk".
-        found = [each for source in (_network,) for each in source(options.seconds)]
+        found = [each for source in (network,) for each in source(options.seconds)]
     except CarrierLost as error:
         code, problem = NOT_RUNNING, f"Corosync does not run on this node, or does not answer: {error}"
-        found, unread = _configured()
+        found, unread = configured()
         problem += f"\n{unread}" if unread else ""
     if code == OK and any(channel is not Channel.UP for each in found for channel in (each.state, each.sending, each.receiving)):
         code = ATTENTION
@@ -118,7 +118,7 @@ def show(options: argparse.Namespace) -> int:
     return code
 
 
-def _network(seconds: Optional[float]) -> Sequence[Any]:
+def network(seconds: Optional[float]) -> Sequence[Any]:
     """The knet links. Raises CarrierLost."""
     from heartgate.adapters import knet_stats
     from heartgate.checks import heartbeats
@@ -126,11 +126,11 @@ def _network(seconds: Optional[float]) -> Sequence[Any]:
     now = knet_stats.bounded(knet_stats.running, ANSWER_S)
     observed = knet_stats.bounded(lambda: knet_stats.observe(now, seconds), ANSWER_S + (seconds or 0.0))
     own = next((member.addresses for member in now.members if member.nodeid == now.local), {})
-    interfaces = _interfaces()
+    names = interfaces()
     lines = []
     for node, link, sample in observed:
         local = own.get(link, "")
-        interface = interfaces.get(local)
+        interface = names.get(local)
         shown = f"{local} ({interface})" if interface else local
         lines.append(heartbeats.heartbeat(node.name, link, shown, node.addresses.get(link, ""), sample))
     seen = {(each.node.nodeid, each.link) for each in observed}
@@ -143,7 +143,7 @@ def _network(seconds: Optional[float]) -> Sequence[Any]:
     return lines
 
 
-def _interfaces() -> Dict[str, str]:
+def interfaces() -> Dict[str, str]:
     from heartgate.adapters.addresses import local_addresses
     from heartgate.adapters.base import AdapterError
 
@@ -153,7 +153,7 @@ def _interfaces() -> Dict[str, str]:
         return {}  # only a decoration here
 
 
-def _configured() -> Tuple[List[Any], str]:
+def configured() -> Tuple[List[Any], str]:
     """What corosync.conf names, with everything unknown; and why it could not be read."""
     from heartgate.adapters.conf_file import ConfFile, ConfFileError
     from heartgate.checks import corosync_edit
@@ -165,9 +165,9 @@ def _configured() -> Tuple[List[Any], str]:
     except (ConfFileError, corosync_edit.ConfError) as error:
         where = "" if isinstance(error, ConfFileError) else "/etc/corosync/corosync.conf: "
         return [], f"the configured links are not known either: {where}{error}"
-    interfaces = _interfaces()
+    names = interfaces()
     host = os.uname().nodename
-    local = next((n for n in nodes if n.name == host or any(a in interfaces for a in n.addresses.values())), None)
+    local = next((n for n in nodes if n.name == host or any(a in names for a in n.addresses.values())), None)
     if local is None:
         return [], f"corosync.conf names no node that is this one ({host}): its nodes are {', '.join(n.name for n in nodes)}"
     return [

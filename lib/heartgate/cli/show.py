@@ -1,12 +1,17 @@
-"""Status for a person: one screen."""
+"""The report of `heartgate status` for a person: one screen of 80 columns. Who serves; what is at risk and why; what to do."""
 
 from __future__ import annotations
 
+import textwrap
 import time
-from typing import Any, Dict, List
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
-Data = Dict[str, Any]
+from heartgate.checks.heartbeats import Channel, Heartbeat
+from heartgate.checks.status_devices import size
+from heartgate.checks.status_model import Daemon, Device, DeviceRow, Health, Live, Reason, Replica, Report, Served
+from heartgate.checks.status_report import name as heartbeat_name
 
+WIDTH = 80
 MEANING = {
     "synced": "may serve: up to date with every other replica in sync",
     "deciding": "frozen: sync lost, no verdict yet",
@@ -15,128 +20,231 @@ MEANING = {
     "resyncing": "blocked; connected, being brought up to date",
     "unproven": "does not serve: its data may be old, it has met nobody since",
 }
+HEALTH = {
+    Health.AT_RISK: "a failover would not work now",
+    Health.UNKNOWN: "whether a failover would work now could not be found out",
+    Health.DEGRADED: "a failover would work now, with less in reserve",
+    Health.PROTECTED: "a failover would work now",
+}
+LEVELS = {
+    Health.AT_RISK: "what stands against it",
+    Health.UNKNOWN: "what is not known",
+    Health.DEGRADED: "what is lost or not as it should be",
+}
+KINDS = {"operator": "given up by a person (mark-synchronized)", "fenced-manually": "fenced manually, by a person's word"}
+
+RED, GREEN, YELLOW, BOLD = "31;1", "32", "33;1", "1"
+COLOURS = {Health.AT_RISK: RED, Health.UNKNOWN: YELLOW, Health.DEGRADED: YELLOW, Health.PROTECTED: GREEN}
+SERVED_COLOURS = {Served.SERVED: GREEN, Served.READY: GREEN, Served.UNKNOWN: YELLOW, Served.FROZEN: RED, Served.NOBODY: RED}
+BAD = frozenset({"blocked", "unproven", "DOWN", "diskless", "absent", "inconsistent", "outdated", "down"})
+DOUBTFUL = frozenset({"unknown", "resyncing", "deciding", "?"})
+
+Paint = Callable[[str, str], str]
 
 
-_KINDS = {"operator": "given up by a person (mark-synchronized)", "fenced-manually": "fenced manually, by a person's word"}
-
-
-def page(data: Data) -> str:
-    if not data.get("ok"):
-        return f"heartgate: {data.get('error', 'no status')}"
-    lines = [_head(data)]
-    if not data["devices"]:
-        lines.append("no device is guarded here")
-    for device in data["devices"]:
-        lines += ["", *_device(device, data["daemon"] == "running")]
-    for link in data.get("heartbeat_links", ()):
-        lines += ["", f"heartbeat {link['resource']}: {link['message']}"]
-        lines.append(f"  {link['attribute']} is {_attribute(link['published'])}")
+def page(report: Report, *, colour: bool = False) -> str:
+    paint: Paint = _coloured if colour else _plain
+    lines = [paint(BOLD, _head(report)), "", *_serving(report, paint), "", *_health(report, paint)]
+    for row in report.devices:
+        lines += ["", *_device(report, row, paint)]
+    if report.heartbeats:
+        lines += ["", *_heartbeats(report.heartbeats, paint)]
+    lines += [f"  {each}" for each in _interfaces(report)]
+    if report.unknown:
+        lines += ["", paint(BOLD, "NOT KNOWN")]
+        for each in report.unknown:
+            told = any(each.why in reason.evidence for reason in report.reasons)
+            lines += _wrapped(f"  {each.source}: {each.hides}{'' if told else f' ({each.why})'}", "    ")
     return "\n".join(lines)
 
 
-def _attribute(value: Any) -> str:
-    return "not defined" if value is None else str(value)
+def _head(report: Report) -> str:
+    daemon = report.facts.daemon
+    version = f", heartgate {printable(daemon.version)}" if isinstance(daemon, Daemon) else ""
+    return f"{printable(report.node)}{version}, {_when(report.at_ms)}"
 
 
-def _head(data: Data) -> str:
-    if data["daemon"] != "running":
-        reason = f" ({data['reason']})" if data.get("reason") else ""
-        return (
-            f"heartgated does not run{reason}.\n"
-            "Shown is what it last wrote down; roles, links and what other nodes say are not known. "
-            "Frozen devices stay frozen."
-        )
-    carrier = "" if data["carrier"] == "connected" else "; CANNOT HEAR ANYBODY (Corosync is gone)"
-    heard = f"hears: {_list(data['reachable'])}; online: {_list(data['online'])}{carrier}"
-    return f"heartgated {data['version']} on {data['node']}; {heard}"
+# --- who serves
 
 
-def _device(item: Data, running: bool) -> List[str]:
-    lines = [f"{item['device']}: {item['shown'].upper()}  ({MEANING.get(item['shown'], '')})"]
-
-    def row(name: str, value: str) -> None:
-        lines.append(f"  {name:<10}{value}")
-
-    if item.get("error"):
-        row("record", f"cannot be used: {item['error']}")
-        return lines
-    row("epoch", f"{item['epoch']}, in sync: {_list(item['in_sync'])}")
-    row("proofs", _proofs(item))
-    if running:
-        if item.get("waits"):
-            row("now", item["waits"])
-        if item.get("ends_wait"):
-            row("ends it", f"(by a person, see its --help) {item['ends_wait']}")
-        _volatile(item, row)
-    row("flush", _flush(item.get("flush")))
-    row("verdict", _verdict(item.get("verdict")))
-    return lines
+def _serving(report: Report, paint: Paint) -> Iterator[str]:
+    if not report.serving:
+        only = report.facts.only
+        yield f"{printable(only)}: no such device is guarded on this node" if only else "no guarded device is known on this node"
+    width = max((len(each.device) for each in report.serving), default=0)
+    for each in report.serving:
+        first, *rest = _wrapped(f"{each.device:<{width}}  {each.words}", " " * (width + 2))
+        head, words = first[: width + 2], first[width + 2 :]
+        yield paint(BOLD, head) + paint(SERVED_COLOURS[each.state], words)
+        yield from rest
 
 
-def _volatile(item: Data, row: Any) -> None:
-    priorities = " ".join(f"{node}:{value}" for node, value in item["priorities"].items())
-    row("priority", f"{item['priority']} of {priorities}, policy {item['policy']}")
-    row("isolated", _isolation(item))
-    frozen = {True: ", frozen", False: "", None: ", frozen or not: unknown"}[item["frozen"]]
-    row("replica", f"{item['role']}, disk {item['disk']}{frozen}")
-    for node, link in item["links"].items():
-        peer = item["peers"].get(node)
-        said = "not heard"
-        if peer:
-            said = f"says {peer['standing']}, epoch {peer['epoch']}, disk {peer['disk']}, {peer['role']}"
-        row(node, f"sync link {link['link']}; {said}")
-    for name, carrier in item["sync_interfaces"].items():
-        row(name, {True: "has carrier", False: "NO CARRIER", None: "carrier unknown, or no such interface"}[carrier])
-    if item["handlers"]:
-        row("handlers", f"{len(item['handlers'])} waiting")
-    if item["persist_failure"]:
-        row("DISK", f"the record cannot be written: {item['persist_failure']}; everything waits for it")
-    if item["broken"]:
-        row("STOPPED", f"a step would break: {'; '.join(item['broken'])}")
-    if not item["active"]:
-        row("resource", "stopped; still guarded, since the replica exists")
+# --- why, and what to do
 
 
-def _isolation(item: Data) -> str:
+def _health(report: Report, paint: Paint) -> Iterator[str]:
+    word, colour = report.health.value.upper(), COLOURS[report.health]
+    yield f"{paint(colour, word)}: {HEALTH[report.health]}{'.' if not report.reasons else ''}"
+    for level in (Health.AT_RISK, Health.UNKNOWN, Health.DEGRADED):
+        found = [each for each in report.reasons if each.level is level]
+        if found and level is not report.health:
+            yield f"and {LEVELS[level]}:"
+        for each in found:
+            yield from _reason(each, paint)
+    if not report.reasons:
+        yield "Nothing to do."
+
+
+def _reason(reason: Reason, paint: Paint) -> List[str]:
+    mark = {Health.AT_RISK: "!", Health.UNKNOWN: "?", Health.DEGRADED: "-"}[reason.level]
+    lines = _wrapped(f"  {mark} {reason.evidence} [{reason.ident}]", "    ")
+    lines[0] = lines[0].replace(mark, paint(COLOURS[reason.level], mark), 1)
+    return [*lines, *_wrapped(f"    -> {reason.remedy}", "       ")]
+
+
+# --- a device
+
+
+def _device(report: Report, row: DeviceRow, paint: Paint) -> Iterator[str]:
+    device, live = row.device, row.device.live
+    if device.error:
+        yield paint(BOLD, f"{device.name}: its record cannot be used")
+        return
+    since = f", since {_when(device.since_ms)} ({_ago(report.at_ms - device.since_ms)})" if device.since_ms else ""
+    written = "" if live is not None else ", as last written"
+    for line in _wrapped(f"{device.name} here: {device.shown}, epoch {device.epoch}{since}{written}", "  "):
+        yield paint(BOLD, line)
+    yield from _table(_replica_cells(row.replicas), paint)
+
+    for title, text in _details(device, live):
+        yield from _wrapped(f"  {title:<9} {text}", " " * 12)
+
+
+def _replica_cells(replicas: Sequence[Replica]) -> List[Tuple[str, ...]]:
+    cells: List[Tuple[str, ...]] = [("NODE", "STANDING", "EPOCH", "PRIO", "ROLE", "DISK", "SYNC", "OUT OF SYNC")]
+    for each in replicas:
+        here = each.source in ("here", "written")
+        lacks = "-" if here else "?" if each.lacks_bytes is None else size(each.lacks_bytes)
+        sync = "-" if here else each.sync or "unknown"
+        standing = "not heard" if each.source == "not heard" else each.standing
+        epoch, priority = ("?" if each.epoch is None else str(each.epoch)), ("?" if each.priority is None else str(each.priority))
+        cells.append((each.node, standing, epoch, priority, each.role, each.disk, sync, lacks))
+    return cells
+
+
+def _details(device: Device, live: Optional[Live]) -> Iterator[Tuple[str, str]]:
+    yield "proof", _proofs(device)
+    yield "flush", _flush(device)
+    if live is None:
+        return
+    yield "alone", f"{_isolation(live)}; policy {live.policy}"
+    if live.waits:
+        yield "now", live.waits
+    words = {False: "has NO CARRIER", None: "is not known to have carrier"}
+    dead = [f"{name} {words[value]}" for name, value in live.interfaces.items() if value in words]
+    if dead:
+        yield "cable", ", ".join(dead)
+    if live.handlers:
+        yield "handlers", f"{live.handlers} of the replication wait for a verdict"
+
+
+def _isolation(live: Live) -> str:
     """What happens here when nobody can be heard any more."""
-    kind, wanted, agreed = item["on_isolation"], item["bias_wanted"], item["bias_agreed"]
+    kind, wanted, agreed = live.on_isolation, live.bias_wanted, live.bias_agreed
     if kind == "freeze" and not agreed:
-        return "freeze: nobody goes on alone"
+        return "freeze: nobody goes on"
     if agreed and agreed == wanted:
-        return f"bias: {agreed} goes on alone (agreed)"
+        return f"bias: {agreed} goes on (agreed)"
     if agreed:
-        return f"bias: {agreed} goes on alone (agreed); the parameters say {wanted or kind}, and that is not agreed yet"
+        return f"bias: {agreed} goes on (agreed); the parameters say {wanted or kind}, which is not agreed yet"
     if kind == "bias":
-        return f"bias: {wanted} is to go on alone; NOT AGREED (yet): until then nobody does without a fencing"
+        return f"bias: {wanted} is to go on; NOT AGREED (yet): until then nobody does without a fencing"
     return "fence: goes on when the other is fenced"
 
 
-def _proofs(item: Data) -> str:
-    shown = [f"{proof['node']} {_KINDS.get(proof['kind'], proof['kind'])} (epoch {proof['epoch']})" for proof in item["proofs"]]
-    if item.get("promised_to") and item["standing"] == "blocked":
-        shown.append(f"block promised to {item['promised_to']}")
-    return ", ".join(shown) or "none"
+def _proofs(device: Device) -> str:
+    shown = [f"{proof.node} {KINDS.get(proof.kind, proof.kind)} (epoch {proof.epoch})" for proof in device.proofs]
+    if device.promised_to and device.standing == "blocked":
+        shown.append(f"block promised to {device.promised_to}")
+    return ", ".join(shown) or ("none needed" if device.shown == "synced" else "none")
 
 
-def _flush(flush: Any) -> str:
-    if not flush:
+def _flush(device: Device) -> str:
+    if device.flush is None:
         return "none yet"
-    results = [f"{one['target']} {one['how']} ({one['elapsed_ms']} ms)" for one in flush["results"]]
-    return f"{_when(flush['at'])}: {'; '.join(results) or 'nothing to flush'}"
+    results = [f"{target} {how}" if ok else f"{target} FAILED: {how}" for target, ok, how in device.flush.results]
+    return f"{_when(device.flush.at_ms)}: {'; '.join(results) or 'nothing to flush'}"
 
 
-def _verdict(verdict: Any) -> str:
-    if not verdict:
-        return "none recorded"
-    before = f"{verdict['from']} -> " if verdict["from"] else ""
-    rules = ", ".join(verdict["rules"]) or "start"
-    what = f"{before}{verdict['to']}, epoch {verdict['epoch']}, on {verdict['event']}"
-    return f"{_when(verdict['at'])}: {what}; rules: {rules}"
+# --- heartbeats
+
+
+def _heartbeats(found: Sequence[Heartbeat], paint: Paint) -> List[str]:
+    """The way of each has a line of its own where the addresses are long."""
+    cells: List[Tuple[str, ...]] = [("HEARTBEAT TO", "NAME", "STATE", "SENDING", "RECEIVING")]
+    cells += [(each.node, heartbeat_name(each), *map(_word, (each.state, each.sending, each.receiving))) for each in found]
+    ways = ["FROM -> TO", *(f"{each.local or '?'} -> {each.remote or '?'}" for each in found)]
+    whole = [(*row, way) for row, way in zip(cells, ways)]
+    if max(map(len, _table(whole, _plain, ""))) <= WIDTH:
+        return _table(whole, paint, "")
+    rows = _table(cells, paint, "")
+    return [rows[0], *(line for row, way in zip(rows[1:], ways[1:]) for line in (row, f"  {printable(way)}"))]
+
+
+def _word(channel: Channel) -> str:
+    return "DOWN" if channel is Channel.DOWN else channel.value
+
+
+def _interfaces(report: Report) -> List[str]:
+    daemon = report.facts.daemon
+    found = daemon.interfaces if isinstance(daemon, Daemon) else ()
+    return [printable(f"{each.resource}: {each.message}") for each in found]
+
+
+# --- pieces
+
+
+def _coloured(code: str, text: str) -> str:
+    return f"\033[{code}m{text}\033[0m" if text else ""
+
+
+def _plain(_code: str, text: str) -> str:
+    return text
+
+
+def printable(text: str, length: int = 2000) -> str:
+    """Foreign text made fit for a terminal: nothing in it can move somebody's cursor."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:length])
+
+
+def _table(cells: Sequence[Tuple[str, ...]], paint: Paint, indent: str = "  ") -> List[str]:
+    clean = [tuple(printable(cell, 40) for cell in row) for row in cells]
+    widths = [max(len(row[column]) for row in clean) for column in range(len(clean[0]))]
+    return [
+        indent + "  ".join(_cell(cell, width, paint) for cell, width in zip(row, widths)).rstrip()
+        for row in clean
+    ]
+
+
+def _cell(cell: str, width: int, paint: Paint) -> str:
+    padding = " " * (width - len(cell))
+    if cell in BAD:
+        return paint(RED, cell) + padding
+    return (paint(YELLOW, cell) if cell in DOUBTFUL or cell == "not heard" else cell) + padding
+
+
+def _wrapped(text: str, indent: str) -> List[str]:
+    return textwrap.wrap(printable(text), WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _when(at_ms: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_ms / 1000)) + f".{at_ms % 1000:03d}"
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_ms / 1000))
 
 
-def _list(names: List[str]) -> str:
-    return " ".join(names) or "nobody"
+def _ago(elapsed_ms: int) -> str:
+    seconds = max(0, elapsed_ms // 1000)
+    days, hours, minutes = seconds // 86400, seconds % 86400 // 3600, seconds % 3600 // 60
+    if days or hours:
+        return f"{days} d {hours} h" if days else f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
+

@@ -11,7 +11,11 @@ MAX_REPLY = 8 * 1024 * 1024
 
 
 class Unreachable(Exception):
-    """No daemon answers at the socket."""
+    """No daemon answers at the socket. errno: of the connection that could not be made, else 0."""
+
+    def __init__(self, text: str, errno: int = 0) -> None:
+        super().__init__(text)
+        self.errno = errno
 
 
 def quote(text: str) -> str:
@@ -48,7 +52,7 @@ class Connection:
             self._socket.connect(path)
         except OSError as error:
             self.close()
-            raise Unreachable(f"{path}: {error.strerror or error}") from None
+            raise Unreachable(f"{path}: {error.strerror or error}", error.errno or 0) from None
 
     def send(self, line: bytes) -> None:
         try:

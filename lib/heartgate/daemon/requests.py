@@ -10,6 +10,7 @@ from heartgate.adapters.base import AdapterError
 from heartgate.core.codec import is_name
 from heartgate.core.model import UNKNOWN_REPLICA, HandlerCalled, HandlerGone, Link, Record
 from heartgate.daemon import status
+from heartgate.daemon.behind import Behind
 from heartgate.daemon.control import Client
 from heartgate.daemon.guard import Guard
 from heartgate.daemon.marking import Marking
@@ -44,6 +45,7 @@ class Requests:
         self._daemon = daemon
         self.waiting: Dict[str, Waiting] = {}
         marking, heartbeats = Marking(daemon), daemon.heartbeats
+        self._behind = Behind(daemon)
         self._ops: Mapping[str, Callable[[Client, Mapping[str, Any]], None]] = {
             "ping": self._ping,
             "monitor": self._monitor,
@@ -254,7 +256,10 @@ class Requests:
         wanted = request.get("device")
         everyone = self._daemon.guards.values()
         guards = [guard for guard in everyone if wanted in (None, guard.device, guard.params.device)]
-        client.reply(status.of_daemon(self._daemon, guards))
+        if request.get("look") == "1" and guards:
+            self._behind.tell(client, guards)
+        else:
+            client.reply(status.of_daemon(self._daemon, guards))
 
 
 def _refusal(result: Exception) -> Dict[str, object]:

@@ -10,6 +10,7 @@ from heartgate import __version__
 from heartgate.core import codec, waiting
 from heartgate.core.codec import CodecError
 from heartgate.core.model import Disk, Link, Message, Record, Replica, Standing
+from heartgate.daemon import params
 from heartgate.daemon.store import Store
 
 if TYPE_CHECKING:
@@ -183,6 +184,16 @@ def _of_files(store: Store, name: str) -> Data:
     data = _of_record(name, record)
     data["flush"] = store.load_note(name, "flush")
     data["verdict"] = last_verdict(store, name)
+    data["priorities"] = _saved_priorities(store, name)
     return data
+
+
+def _saved_priorities(store: Store, name: str) -> Dict[str, int]:
+    try:
+        saved = store.read_config(name)
+    except (CodecError, OSError):
+        return {}
+    checked = params.parse(saved.params)[0] if saved is not None else None
+    return dict(checked.priorities) if checked is not None else {}
 
 
