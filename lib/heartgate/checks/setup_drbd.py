@@ -79,12 +79,12 @@ def to_write(resource: Resource, found: Tuple[Finding, ...], drbd9: bool, why: s
     text: List[str] = []
     if any(each.rule in OURS for each in found):
         place = resource.where if resource.where.startswith("/") else "its file"
-        text.append(f"heartgate puts no file of its own there ({why}). On both nodes, in resource {resource.name} ({place}):")
+        text.append(f"heartgate puts no file of its own there ({why}). In resource {resource.name} ({place}) write:")
         text += [f"    {line}" for line in lines(drbd9)]
         old = [each.evidence for each in found if each.rule in OURS and not _missing(each)]
         text += [f"  in place of: {evidence}" for evidence in old]
     text += [f"{each.evidence}: {each.remedy}" for each in found if each.rule not in (*OURS, NOT_IN_FORCE)]
-    text.append(f"then, on both nodes: drbdadm adjust {resource.name}")
+    text.append(f"then, when that is done on both nodes, on both: drbdadm adjust {resource.name}")
     return "\n".join(text)
 
 

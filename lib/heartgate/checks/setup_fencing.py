@@ -97,7 +97,7 @@ def gate(wish: Wish, cluster: ClusterFacts) -> Optional[Step]:
         return None
     reason = (
         "fence_heartgate decides which node may shoot, by the data: first in the level, it keeps old data from shooting good "
-        "data, and two nodes from shooting each other. It comes together with the levels: alone it would be taken for a power switch."
+        "data, and two nodes from shooting each other. It comes together with the levels: alone it would pass for a power switch."
     )
     expects = "it is started, and stands first in each level of both nodes"
     if missing:

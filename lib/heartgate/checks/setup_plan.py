@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from heartgate.checks import setup_cluster, setup_drbd, setup_fencing, setup_tools
 from heartgate.checks.cib_conf import Cib, Primitive
@@ -137,14 +137,16 @@ def _drbd(wish: Wish, facts: Facts) -> Step:
         "heartgate who goes on (the handlers). replica-guard refuses to start without."
     )
     expects = f"on both nodes, drbdadm dump {name} shows them, and nothing that speaks against them; the kernel has them too"
-    by_hand: List[str] = []
+    by_hand: Dict[str, List[str]] = {}
     actions: List[Action] = []
     for node in wish.nodes:
         told, todo = _drbd_of(node, wish, facts)
-        by_hand += [f"{node}: {told}"] if told else []
+        if told:
+            by_hand.setdefault(told, []).append(node)
         actions += todo
     if by_hand:
-        return Step("drbd", reason, expects, State.BY_HAND, by_hand="\n".join(by_hand))
+        lines = [f"{' and '.join(nodes)}: {told}" for told, nodes in by_hand.items()]
+        return Step("drbd", reason, expects, State.BY_HAND, by_hand="\n".join(lines))
     return Step("drbd", reason, expects, State.TODO if actions else State.DONE, tuple(actions))
 
 

@@ -56,8 +56,8 @@ def add_arguments(commands: Any) -> None:
     _of_guard(parser.add_argument_group("what replica-guard is told"))
     fencing = parser.add_argument_group("fencing")
     fencing.add_argument("--fence", nargs="+", default=[], metavar="NODE:DEVICE",
-                         help="the fencing device that cuts a node's power; several in their order: NODE:DEVICE,DEVICE (default: what "
-                         "the levels or pcmk_host_list say)")  # fmt: skip
+                         help="the fencing device that cuts a node's power; several in their order: NODE:DEVICE,DEVICE (default: "
+                         "what the levels or pcmk_host_list say)")  # fmt: skip
     fencing.add_argument(
         "--rank-delay", type=int, metavar="SECONDS", help="of fence_heartgate: longer than a power device takes"
     )
