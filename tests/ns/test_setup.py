@@ -1,4 +1,4 @@
-"""`heartgate setup` on a real bare cluster, with real pcs and real crmsh: printed, carried out, carried out again, and stopped."""
+"""`heartgate setup` on a real bare cluster, with real pcs and real crmsh: printed, carried out, again, and stopped."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Mapping, Optional, Sequence, Tuple
 
 from heartgate.checks import corosync_edit, facts_codec, setup_cib, setup_codec
 from heartgate.checks.links import End, Link
@@ -54,11 +54,15 @@ def dump(net: str = "", handlers: str = "", resources: Sequence[str] = ("r0",)) 
     return "".join(f"# defined at /etc/drbd.d/{name}.res:1\nresource {name} {{\n {body} }}\n" for name in resources)
 
 
+def _ran(ident: str, attributes: str) -> str:
+    return f'<lrm_resource id="{ident}"><lrm_rsc_op operation="start" {attributes}/></lrm_resource>'
+
+
 @dataclass(frozen=True)
 class World:
     """What is on both nodes. links: interfaces with a Corosync link, None: there is no corosync.conf. drbd: what drbdadm dumps on
-    each node, None: it is not installed; trial: with heartgate's file beside it; show: of the kernel. running: cib is what cibadmin
-    says. failures: (primitive, node, reason)."""
+    each node, None: it is not installed; trial: with heartgate's file beside it; show: of the kernel. running: cib is what
+    cibadmin says. failures: (primitive, node, reason)."""
 
     links: Optional[Tuple[str, ...]] = ("hb0", "hb1")
     drbd: Optional[Tuple[str, str]] = (dump(), dump())
@@ -142,18 +146,11 @@ class World:
 
     def _state(self, place: int, node: str) -> str:
         on = node in self.online
-        operations: List[str] = []
-        for ident in self.started:
-            operations.append(
-                f'<lrm_resource id="{ident}"><lrm_rsc_op id="{ident}_last_0" operation="start" rc-code="0" op-status="0" call-id="7"/>'
-                "</lrm_resource>"
-            )
+        operations = [_ran(ident, f'id="{ident}_last_0" rc-code="0" op-status="0" call-id="7"') for ident in self.started]
         for ident, where, reason in self.failures:
             if where == node:
-                operations.append(
-                    f'<lrm_resource id="{ident}"><lrm_rsc_op id="{ident}_last_failure_0" operation="start" rc-code="2" op-status="4" '
-                    f'call-id="9" exit-reason="{reason}"/></lrm_resource>'
-                )
+                failed = f'id="{ident}_last_failure_0" rc-code="2" op-status="4" call-id="9" exit-reason="{reason}"'
+                operations.append(_ran(ident, failed))
         pairs = "".join(f'<nvpair id="t-{n}" name="{n}" value="{v[place]}"/>' for n, v in self.attributes.items() if v[place])
         return (
             f'<node_state uname="{node}" in_ccm="{str(on).lower()}" crmd="{"online" if on else "offline"}" join="member">'

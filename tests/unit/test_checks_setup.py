@@ -253,6 +253,8 @@ def test_a_heartbeat_that_carries_replication_has_no_watcher_unless_it_was_named
 
 # --- fencing
 
+DUMMY = '<primitive id="{}" class="ocf" type="Dummy"/>'
+
 
 @pytest.mark.req("D6")
 @pytest.mark.parametrize(
@@ -296,12 +298,12 @@ def test_a_cluster_without_fencing_by_choice() -> None:
     "made, ident, says",
     [
         (BARE.but(topology='<fencing-level id="p" index="1" target-pattern="node.*" devices="ipmi-a"/>'), "gate", "by pattern"),
-        (BARE.but(resources=BARE.resources + '<primitive id="gate" class="ocf" type="Dummy"/>'), "gate", "is called gate"),
-        (BARE.but(resources=BARE.resources + '<primitive id="guard-r0" class="ocf" type="Dummy"/>'), "guard", "is called guard-r0"),
-        (BARE.but(resources=BARE.resources + '<primitive id="beat-hb0" class="ocf" type="Dummy"/>'), "beat-hb0", "is called beat-hb0"),
-        (BARE.but(resources=world.IPMI + '<primitive id="drbd-r0" class="ocf" type="Dummy"/>'), "replica", "drbd-r0 is there and is not"),
+        (BARE.but(resources=BARE.resources + DUMMY.format("gate")), "gate", "is called gate"),
+        (BARE.but(resources=BARE.resources + DUMMY.format("guard-r0")), "guard", "is called guard-r0"),
+        (BARE.but(resources=BARE.resources + DUMMY.format("beat-hb0")), "beat-hb0", "is called beat-hb0"),
+        (BARE.but(resources=world.IPMI + DUMMY.format("drbd-r0")), "replica", "drbd-r0 is there and is not"),
         (BARE.but(resources=BARE.resources.replace('value="true"', 'value="false"')), "replica", "in no promotable clone"),
-        (DONE.but(constraints=world.RULE.replace("unproven", "deciding")), "rule", "the constraint any on drbd-clone is another rule"),
+        (DONE.but(constraints=world.RULE.replace("unproven", "deciding")), "rule", "any on drbd-clone is another rule"),
         (DONE.but(constraints=world.RULE.replace('boolean-op="or"', 'boolean-op="and"')), "rule", "is another rule"),
         (DONE.but(constraints=world.RULE.replace('"-INFINITY"', '"-1000"')), "rule", "is another rule"),
         (DONE.but(constraints=world.RULE.replace('rsc="drbd-clone"', 'rsc="other"')), "rule", "any on other is another rule"),

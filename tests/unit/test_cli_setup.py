@@ -1,7 +1,7 @@
 """`heartgate setup` as a person calls it: bad words, what --apply does, and where it stops.
 
-The cluster is a stand-in that takes exactly the commands of the plan, in their order, and changes when the last one of a step has been
-run; tests/ns/test_setup.py has the real one.
+The cluster is a stand-in that takes exactly the commands of the plan, in their order, and changes when the last one of a step has
+been run; tests/ns/test_setup.py has the real one.
 """
 
 from __future__ import annotations
@@ -174,7 +174,8 @@ def test_an_interruption_waits_for_the_command_and_stops_there(
         assert number >= COMMANDS - 1 or number in (3, 4)
         return
     assert f"interrupted by {signal.Signals(which).name}" in told and len(cluster.ran) == number + 1
-    changed = [ident for ident in STEPS if cluster.plan(cluster.look()).step(ident).state is State.DONE]  # type: ignore[union-attr]
+    now = cluster.plan(cluster.look())
+    changed = [step.ident for step in now.steps if step.ident in STEPS and step.state is State.DONE]
     assert changed == STEPS[: len(changed)], "a step without those before it"
     assert signal.getsignal(which) in (signal.SIG_DFL, signal.default_int_handler)
     cluster.before = None
