@@ -224,7 +224,9 @@ def test_one_node_with_a_corosync_conf_and_one_without() -> None:
 
 @pytest.mark.parametrize("tool, says", [(Tool.PCS, "pcs cluster start --all"), (Tool.CRMSH, "crm cluster start")])
 def test_a_cluster_that_does_not_run(tool: Tool, says: str) -> None:
-    assert says in by_hand(BARE.but(running=False).plan(tool=tool), "cluster")
+    plan = BARE.but(running=False).plan(tool=tool)
+    assert says in by_hand(plan, "cluster")
+    assert list(states(plan)) == ["cluster"], "what its CIB holds is not known: nothing is planned"
 
 
 def test_pcs_has_to_know_the_nodes_of_a_new_cluster() -> None:
@@ -335,6 +337,11 @@ def test_another_guard_is_changed_only_by_a_person() -> None:
         DONE.plan(guard=turned, assumed=frozenset(), tool=Tool.CRMSH), "guard"
     )
     assert step(DONE.plan(guard={"priorities": "nodeb:2  nodea:1"}, assumed=frozenset()), "guard").state is State.DONE
+
+
+def test_a_guard_that_names_a_path_is_no_missing_guard() -> None:
+    told = by_hand(DONE.but(resources=DONE.resources.replace('value="r0"', 'value="/dev/drbd0"')).plan(clone="drbd-clone"), "guard")
+    assert told.startswith("guard guards /dev/drbd0: if that is r0") and told.endswith("pcs resource update guard device=r0")
 
 
 def test_a_guard_that_fails_says_why() -> None:

@@ -239,6 +239,26 @@ def test_a_look_that_fails_once_is_no_end(capsys: pytest.CaptureFixture[str]) ->
     assert "now: nodeb cannot be reached" in capsys.readouterr().err
 
 
+def test_a_cluster_that_does_not_answer_for_a_while(capsys: pytest.CaptureFixture[str]) -> None:
+    """An election takes seconds, and says nothing about what is configured."""
+    cluster = Cluster()
+
+    def silent(at: int) -> None:
+        cluster.world = cluster.world.but(running=at != 1)
+
+    cluster.before = silent
+    cluster.sleep = lambda seconds: cluster.state.update(running=True)  # type: ignore[method-assign]
+    assert cluster.apply() == 0 and finished(cluster)
+    gone = Cluster()
+
+    def silent_for_good(at: int) -> None:
+        gone.world = gone.world.but(running=at < 1)
+
+    gone.before = silent_for_good
+    assert gone.apply() == 1 and len(gone.ran) == 2
+    assert "the cluster does not tell what it has" in capsys.readouterr().err
+
+
 def test_what_is_by_hand_stops_it_before_anything_after_it(capsys: pytest.CaptureFixture[str]) -> None:
     cluster = Cluster(properties={"stonith-enabled": "false"})
     assert cluster.apply() == 1
@@ -307,6 +327,9 @@ def call(capsys: pytest.CaptureFixture[str], *words: str) -> Tuple[int, str]:
         ((HOST, "b", "--heartbeat", "a:b:c"), "write an interface"),
         ((HOST, "b", "--listen", "long"), "no number of seconds"),
         ((HOST, "b", "--with", "hands"), "invalid choice"),
+        ((HOST, "b", "--rank-delay", "-1"), "from 0 to 3600 seconds"),
+        ((HOST, "b", "--rank-delay", "soon"), "invalid int"),
+        ((HOST, "b", "--cluster-name", "a b"), "at most 15 letters"),
     ],
 )
 def test_bad_words_get_one_message(words: Tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]) -> None:

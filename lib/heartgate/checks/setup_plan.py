@@ -41,6 +41,8 @@ def make_plan(wish: Wish, facts: Facts, findings: Sequence[Finding] = ()) -> Set
     steps, problems = setup_cluster.steps(wish, facts)
     if not steps:
         return SetupPlan((), (*_refused(findings, ()), *problems))
+    if facts.cluster is None and facts.of(wish.local).corosync is not None:
+        return SetupPlan(tuple(steps[:1]), (*_refused(findings, ()), *problems))  # what its CIB holds is not known
     coming = tuple(link.subject for link in setup_cluster.wanted(wish) if setup_cluster.present(link, wish, facts) is None)
     steps.append(setup_fencing.stonith(wish, cluster))
     steps += [_beat(link, wish, cluster) for link in _beats(wish)]
@@ -233,6 +235,11 @@ def _guard(wish: Wish, cluster: ClusterFacts) -> Step:
     present = next((item for item in cluster.cib.of_kind(setup_tools.GUARD) if item.params.get("device") == wish.device), None)
     ident = present.ident if present else f"guard-{wish.device}"
     if present is None:
+        by_path = next((item for item in cluster.cib.of_kind(setup_tools.GUARD) if item.params.get("device", "/")[:1] == "/"), None)
+        if by_path:
+            told = f"{by_path.ident} guards {by_path.params.get('device')}: if that is {wish.device}, let it name the resource: "
+            told += setup_tools.update(wish.tool, by_path.ident, "device", wish.device)
+            return Step("guard", reason, expects, State.BY_HAND, by_hand=told)
         if cluster.cib.primitive(ident):
             return Step("guard", reason, expects, State.BY_HAND, by_hand=f"another resource is called {ident}: rename it")
         params = {"device": wish.device, **wish.guard}

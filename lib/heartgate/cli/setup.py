@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -143,6 +144,7 @@ class Prepared:
         waivers = parse_waivers(";".join(options.waive), {**heartbeat_rules.RULES, **spof_from_facts.RULES})
         if options.driver == "exec" and not options.clone:
             raise WrongArguments("with --driver exec, --clone has to name the promotable clone of the device")
+        _sensible(options)
         options.peer = next(node for node in options.nodes if node != local)
         links = check.gather(options)
         self.findings: Tuple[Finding, ...] = worst_first(
@@ -231,6 +233,16 @@ def fence_devices(words: Sequence[str], nodes: Sequence[str]) -> Dict[str, Tuple
     return found
 
 
+def _sensible(options: argparse.Namespace) -> None:
+    """Before half a minute is spent with listening."""
+    delay, name = options.rank_delay, options.cluster_name
+    if delay is not None and not 0 <= delay <= 3600:
+        raise WrongArguments(f"--rank-delay {delay}: from 0 to 3600 seconds")
+    if not re.match(r"[A-Za-z0-9_-]{1,15}\Z", name):
+        raise WrongArguments(f"--cluster-name {name!r:.80}: at most 15 letters, digits, '-' and '_'")
+    _tool(options.tool)
+
+
 def _wish(
     options: argparse.Namespace, local: str, links: Plan, guard: Dict[str, str], assumed: frozenset[str],
     power: Mapping[str, Tuple[str, ...]], waivers: Tuple[Waiver, ...],
@@ -238,13 +250,9 @@ def _wish(
     from heartgate.checks.setup_model import Wish
 
     delay, hold = options.rank_delay, options.hold_while_synced
-    if delay is not None and not 0 <= delay <= 3600:
-        raise WrongArguments(f"--rank-delay {delay}: from 0 to 3600 seconds")
     syncs = _interfaces(links)
     if syncs:
         guard, assumed = {**guard, "sync_interfaces": syncs}, assumed if options.sync else assumed | {"sync_interfaces"}
-    if not options.cluster_name.isprintable() or any(letter in ' {}"#:' for letter in options.cluster_name):
-        raise WrongArguments(f"--cluster-name {options.cluster_name!r:.80}: letters, digits, '-' and '_'")
     return Wish(
         nodes=(options.nodes[0], options.nodes[1]),
         local=local,

@@ -136,7 +136,9 @@ class Run:
                 trouble = ""
             except SetupError as error:
                 trouble = str(error)
-            now = self._present(step.ident)
+            now = self._now.step(step.ident) or step
+            if not trouble and self._now.step(step.ident) is None:
+                trouble = "the cluster does not tell what it has (cibadmin --query)"
             if not trouble and now.state is State.DONE:
                 return
             if not trouble and now.failures:
