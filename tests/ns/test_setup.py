@@ -176,3 +176,62 @@ def test_a_node_that_cannot_be_asked(bare: Bare) -> None:
         bare.nodes["nodeb"].run(["sh", "/etc/lab/boot.d/60-ssh"])
     assert done.rc == 1 and "nodeb: cannot be reached by ssh" in done.stderr, done
     assert bare.configuration() == before and bare.links.unchanged()
+
+
+# --- from nothing
+
+# As in heartbeat_lab, and it starts what a set-up starts.
+SYSTEMCTL = """#!/bin/sh
+verb=$1; shift
+case "$verb" in
+  is-active) for word; do name=${word%.service}; done
+    [ "$name" = pacemaker ] && name=pacemakerd
+    pgrep -x "$name" >/dev/null || { echo inactive; exit 3; }; echo active ;;
+  list-unit-files) echo "corosync.service enabled"; echo "pacemaker.service enabled" ;;
+  enable) [ "$1" = --now ] || exit 0; shift; for word; do "$0" start "$word" || exit 1; done ;;
+  start)
+    case "$1" in
+      corosync*) pgrep -x corosync >/dev/null || corosync || exit 1
+                 for try in 1 2 3 4 5 6 7 8; do corosync-quorumtool -s >/dev/null 2>&1 && break; sleep 0.5; done ;;
+      pacemaker*) pgrep -x pacemakerd >/dev/null || setsid -f pacemakerd >/dev/null 2>&1 </dev/null ;;
+      *) exit 5 ;;
+    esac ;;
+  *) exit 1 ;;
+esac
+"""
+POWER = {
+    "pcs": ["pcs", "stonith", "create", "power", "fence_lab", "pcmk_host_list=nodea nodeb"],
+    "crmsh": ["crm", "configure", "primitive", "power", "stonith:fence_lab", "params", 'pcmk_host_list="nodea nodeb"'],
+}
+
+
+@pytest.mark.req("C6", "C7", "D6", "D11")
+@pytest.mark.parametrize("tool", ["pcs", "crmsh"])
+def test_from_no_cluster_at_all(tool: str, request: pytest.FixtureRequest) -> None:
+    """It makes the cluster, stops at the fencing that only a person can make, and goes on when that is there."""
+    with NsLab.start(install=(*DEFAULT_INSTALL, heartbeat_lab.install), cluster=False) as lab:
+        bare = Bare(lab, HeartbeatLab(lab))
+        request.node.ns_cluster = bare
+        for node in lab.ns_nodes.values():
+            node.run(["sh", "-c", "rm -rf /etc/corosync/corosync.conf /etc/corosync/authkey /var/lib/pacemaker/cib/*"])
+            node.put("/usr/bin/systemctl", SYSTEMCTL, 0o755)
+        host.configure(lab)
+        words = ("--with", tool, "--heartbeat", "hb0", "--heartbeat", "hb1", "--apply")
+        if tool == "pcs":
+            unknown = bare.setup(*words)
+            assert unknown.rc == 1 and "pcs host auth nodea nodeb" in unknown.stderr, unknown
+            bare.links.start_pcsd()
+        made = bare.setup(*words)
+        assert made.rc == 1 and "cluster: both nodes are online" in made.stderr and "stonith is for you to do" in made.stderr, made
+        lab.wait_online(timeout_s=30)
+        wait_until("three links", lambda: bare.links.links() == (LINKS, LINKS), timeout_s=15)
+        keys = {node.run(["sha256sum", "/etc/corosync/authkey"]).stdout for node in lab.ns_nodes.values()}
+        assert len(keys) == 1 and bare.links.text(lab.ns_nodes["nodea"]) == bare.links.text(lab.ns_nodes["nodeb"])
+        assert "crypto_hash: sha256" in bare.links.text(lab.ns_nodes["nodea"])
+        first = lab.ns_nodes["nodea"]
+        first.run(POWER[tool], timeout_s=60)
+        first.run(host.pacemaker_resources()[0], timeout_s=60)
+        done = bare.setup(*words)
+        assert done.rc == 0, done
+        assert set(states(bare.plan()).values()) == {"done"}
+        bare.wait_synced()
