@@ -229,8 +229,24 @@ def test_a_cluster_that_does_not_run(tool: Tool, says: str) -> None:
     assert list(states(plan)) == ["cluster"], "what its CIB holds is not known: nothing is planned"
 
 
+SAMPLE = "totem {\n version: 2\n}\nnodelist {\n node {\n  name: node1\n  nodeid: 1\n  ring0_addr: 127.0.0.1\n }\n}\n"
+
+
+@pytest.mark.parametrize("tool, says", [(Tool.PCS, "pcs cluster destroy"), (Tool.CRMSH, "systemctl stop pacemaker corosync")])
+def test_the_sample_that_debian_brings_is_no_cluster(tool: Tool, says: str) -> None:
+    facts = BARE.facts()
+    for text in (SAMPLE, "totem {\n version: 2\n}\n"):
+        sampled = replace(facts, nodes=(facts.nodes[0], replace(facts.nodes[1], corosync=text)))
+        plan = make_plan(BARE.wish(tool=tool), sampled)
+        assert list(states(plan)) == ["cluster"] and not plan.problems
+        told = by_hand(plan, "cluster")
+        assert told.startswith("/etc/corosync/corosync.conf of nodeb is a sample") and says in told
+
+
 def test_pcs_has_to_know_the_nodes_of_a_new_cluster() -> None:
-    told = by_hand(NEW.but(pcs_hosts=("nodea",)).plan(), "cluster")
+    plan = NEW.but(pcs_hosts=("nodea",)).plan()
+    told = by_hand(plan, "cluster")
+    assert list(states(plan)) == ["cluster"]
     assert "no token for nodeb" in told and "pcs host auth nodea nodeb" in told
 
 
@@ -501,6 +517,7 @@ def test_whether_a_file_fits_is_asked_of_the_real_drbdadm(
         "drbd-handler",
     }
     told = setup_drbd.no_own_file(facts, made)
+    assert told is None or "/tmp/heartgate" not in told
     assert told is None if says is None else told is not None and says in told
     if says is None:  # and as it is promised, so it is
         monkeypatch.setattr(setup_node, "MAY_PUT", (setup_drbd.OWN_FILE,))

@@ -100,7 +100,7 @@ def _dump(place: Path) -> Tuple[Optional[str], str]:
     if "no resources defined" in done.stdout + done.stderr:
         return "", ""
     said = [line for line in done.stderr.splitlines() if line.strip() and "modinfo" not in line]
-    return None, f"drbdadm dump: {said[0][:200] if said else done.brief()}"
+    return None, f"drbdadm dump: {' '.join(said[:2])[:300] or done.brief()}"
 
 
 def _drbd9() -> bool:
@@ -117,6 +117,7 @@ def _try(device: str, drbd9: bool, main: str, loaded: bool) -> Tuple[Optional[st
         place = Path(directory) / "drbd.conf"
         place.write_text(f'include "{setup_drbd.MAIN_FILE}";\n{setup_drbd.own_file(drbd9)}', encoding="utf-8")
         trial, why = _dump(place)
+        why = why.replace(f"{place}:", "its line ")  # its directory is gone when somebody reads this
         if not setup_drbd.INCLUDES.search(main):
             trial, why = None, f'{setup_drbd.MAIN_FILE} does not include "drbd.d/*.res"'
         elif Path(setup_drbd.OWN_FILE).exists():

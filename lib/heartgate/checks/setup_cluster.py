@@ -75,6 +75,9 @@ def steps(wish: Wish, facts: Facts) -> Tuple[List[Step], List[Problem]]:
             remedy = f"copy it to {one} and start the cluster there, or take it away on the other node; then run this again"
             return [], [Problem(what, remedy)]
         return _new(wish, facts)
+    samples = [node for node in wish.nodes if _is_sample(facts.of(node).corosync or "")]
+    if samples:
+        return [_take_samples_away(wish, samples)], []
     problems = _other_cluster(wish, facts)
     if problems:
         return [], problems
@@ -83,6 +86,27 @@ def steps(wish: Wish, facts: Facts) -> Tuple[List[Step], List[Problem]]:
 
 
 # --- a cluster that is there
+
+
+def _is_sample(text: str) -> bool:
+    """Debian's package brings a corosync.conf of one node at 127.0.0.1, and starts it."""
+    try:
+        rings = [address for entry in corosync_edit.nodes(text) for address in entry.addresses.values()]
+    except corosync_edit.ConfError:
+        return False
+    return all(ring.startswith("127.") or ring == "::1" for ring in rings)
+
+
+def _take_samples_away(wish: Wish, nodes: Sequence[str]) -> Step:
+    away = "pcs cluster destroy"
+    if wish.tool is Tool.CRMSH:
+        away = f"systemctl stop pacemaker corosync && rm {CONF} && rm -f /var/lib/pacemaker/cib/*"
+    by_hand = (
+        f"{CONF} of {' and '.join(nodes)} is a sample that can reach no other node. If nothing runs in that cluster of one, take "
+        f"it away, on {'each of them' if len(nodes) > 1 else 'that node'}: {away}\nThen run this again."
+    )
+    reason = "There is no cluster of the two yet, and a new one is made only where there is none."
+    return Step("cluster", reason, ONLINE, State.BY_HAND, by_hand=by_hand)
 
 
 def _other_cluster(wish: Wish, facts: Facts) -> List[Problem]:

@@ -41,9 +41,10 @@ def make_plan(wish: Wish, facts: Facts, findings: Sequence[Finding] = ()) -> Set
     steps, problems = setup_cluster.steps(wish, facts)
     if not steps:
         return SetupPlan((), (*_refused(findings, ()), *problems))
-    if facts.cluster is None and facts.of(wish.local).corosync is not None:
-        return SetupPlan(tuple(steps[:1]), (*_refused(findings, ()), *problems))  # what its CIB holds is not known
+    unknown = facts.cluster is None and facts.of(wish.local).corosync is not None
     coming = tuple(link.subject for link in setup_cluster.wanted(wish) if setup_cluster.present(link, wish, facts) is None)
+    if unknown or steps[0].state is State.BY_HAND:  # what its CIB holds is not known
+        return SetupPlan(tuple(steps[:1]), (*_refused(findings, coming), *problems))
     steps.append(setup_fencing.stonith(wish, cluster))
     steps += [_beat(link, wish, cluster) for link in _beats(wish)]
     steps += [_drbd(wish, facts)] if wish.drbd else []

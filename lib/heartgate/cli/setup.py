@@ -146,7 +146,10 @@ class Prepared:
             raise WrongArguments("with --driver exec, --clone has to name the promotable clone of the device")
         _sensible(options)
         options.peer = next(node for node in options.nodes if node != local)
-        links = check.gather(options)
+        try:
+            links = check.gather(options)
+        except CouldNotLook as error:
+            raise CouldNotLook(str(error).replace(", or use --peer-facts", "")) from error
         self.findings: Tuple[Finding, ...] = worst_first(
             apply_waivers([*heartbeat_rules.judge(links), *spof_from_facts.findings(links)], waivers)
         )
