@@ -158,7 +158,7 @@ def test_it_stops_at_the_first_surprise_and_goes_on_later(bare: Bare) -> None:
 @pytest.mark.req("D6")
 def test_without_fencing_it_says_what_is_missing(bare: Bare) -> None:
     node = bare.nodes["nodea"]
-    node.run(["pcs", "resource", "delete", "power", "--force"], timeout_s=60)
+    node.run(["pcs", "stonith", "delete", "power", "--force"], timeout_s=60)
     before = bare.configuration()
     shown = bare.setup()
     assert shown.rc == 0 and "stonith: by hand" in shown.stdout and "there is no fencing device" in shown.stdout, shown
