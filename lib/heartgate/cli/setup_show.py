@@ -45,6 +45,8 @@ def warnings(findings: Sequence[Finding], wish: Wish) -> str:
 
 
 def closing(wish: Wish, plan: SetupPlan) -> str:
+    if plan.problems:
+        return "Nothing of it may be carried out before what was refused is right."
     if plan.finished:
         return f"Everything is done. From time to time: heartgate check --peer {wish.peer}; heartgate budget"
     if any(step.state is State.BY_HAND for step in plan.steps):
