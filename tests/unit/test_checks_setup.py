@@ -14,7 +14,7 @@ from typing import Dict, Optional, Tuple
 import pytest
 
 from heartgate.adapters import setup_node
-from heartgate.checks import setup_cib, setup_codec, setup_drbd
+from heartgate.checks import setup_cib, setup_codec, setup_drbd, setup_tools
 from heartgate.checks.findings import Finding, Severity, Waiver
 from heartgate.checks.setup_model import Command, PutFile, SetupPlan, State, Step, Tool
 from heartgate.checks.setup_plan import make_plan
@@ -108,11 +108,8 @@ def test_only_what_is_missing_is_to_be_done(changes: Dict[str, object], undone: 
 def test_the_gate_and_its_levels_are_one_change(tool: Tool) -> None:
     """Alone, fence_heartgate's yes would be taken for a completed fencing."""
     commands = [action for action in step(BARE.plan(tool=tool), "gate").actions if isinstance(action, Command)]
-    live = [
-        each
-        for each in commands
-        if "-f" not in each.argv and each.argv[0] != "cp" and each.argv[:3] != ("pcs", "cluster", "cib")
-    ]
+    tools = [each for each in commands if each.argv[0] in ("pcs", "crm")]
+    live = [each for each in tools if each.argv[1] != "-f" and each.argv[:3] != ("pcs", "cluster", "cib")]
     assert len(live) == 1, commands
     text = (
         " ".join((*commands[-1].argv, commands[-1].stdin))
@@ -120,6 +117,10 @@ def test_the_gate_and_its_levels_are_one_change(tool: Tool) -> None:
         else " ".join(w for c in commands for w in c.argv)
     )
     assert "fence_heartgate" in text and "ipmi-a" in text and "ipmi-b" in text
+    # The copies hold the passwords of power switches.
+    made = [each.argv for each in commands if setup_tools.BEFORE in each.argv]
+    if tool is Tool.PCS:
+        assert made[0] == ("install", "-m", "600", "/dev/null", setup_tools.BEFORE) and made[-1][:2] == ("rm", "-f")
     # Without power devices there is no gate at all, in no way of setting up.
     for isolation in ("fence", "freeze"):
         plan = BARE.but(resources=world.DRBD).plan(
@@ -136,7 +137,11 @@ def test_the_gate_goes_into_every_level_and_other_levels_stay() -> None:
     )
     pdu = '<primitive id="pdu" class="stonith" type="fence_apc"/>'
     made = BARE.but(resources=world.IPMI + pdu + world.GATE + world.DRBD, topology=levels)
-    words = [" ".join(a.argv[3:]) for a in step(made.plan(), "gate").actions if isinstance(a, Command) and a.argv[1] == "-f"]
+    words = [
+        " ".join(a.argv[3:])
+        for a in step(made.plan(), "gate").actions
+        if isinstance(a, Command) and a.argv[:2] == ("pcs", "-f")
+    ]
     assert words == [
         "stonith level remove 1 target nodea stonith ipmi-a",
         "stonith level add 1 nodea gate ipmi-a",
@@ -154,10 +159,12 @@ def test_the_rule_comes_last_and_the_guard_before_it() -> None:
     assert order[-1] == "rule" and order.index("guard") < order.index("gate") and order.index("stonith") < order.index("drbd")
 
 
-def test_a_link_is_forced_only_where_a_rule_is_waived() -> None:
+def test_a_link_is_forced_only_where_an_error_is_waived() -> None:
     made = BARE.but(links=("hb0",))
     assert "--force" not in step(made.plan(), "link-hb1").actions[0].argv  # type: ignore[union-attr]
-    plan = made.plan(waivers=(Waiver("speed-clients", "slow is enough", "hb1"),))
+    asked = made.wish(waivers=(Waiver("speed-clients", "slow is enough", "hb1"),))
+    waived = [finding("speed-clients", Severity.ERROR, "hb1", "slow is enough"), finding("mtu", Severity.WARNING, "sync0", "x")]
+    plan = make_plan(asked, made.facts(), waived)
     assert "--force" in step(plan, "link-hb1").actions[0].argv  # type: ignore[union-attr]
     assert "--force" not in step(plan, "link-sync0").actions[0].argv  # type: ignore[union-attr]
     beat = step(plan, "beat-hb1").actions[0]
@@ -356,7 +363,9 @@ def test_another_guard_is_changed_only_by_a_person() -> None:
 
 
 def test_a_guard_that_names_a_path_is_no_missing_guard() -> None:
-    told = by_hand(DONE.but(resources=DONE.resources.replace('value="r0"', 'value="/dev/drbd0"')).plan(clone="drbd-clone"), "guard")
+    told = by_hand(
+        DONE.but(resources=DONE.resources.replace('value="r0"', 'value="/dev/drbd0"')).plan(clone="drbd-clone"), "guard"
+    )
     assert told.startswith("guard guards /dev/drbd0: if that is r0") and told.endswith("pcs resource update guard device=r0")
 
 

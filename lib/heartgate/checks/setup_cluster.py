@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, FrozenSet, List, Optional, Sequence, Tuple
 
 from heartgate.checks import corosync_edit, setup_tools
 from heartgate.checks.links import End, Link
@@ -63,7 +63,8 @@ def addresses(link: Link, wish: Wish) -> Optional[Addresses]:
     return None
 
 
-def steps(wish: Wish, facts: Facts) -> Tuple[List[Step], List[Problem]]:
+def steps(wish: Wish, facts: Facts, forced: FrozenSet[str] = frozenset()) -> Tuple[List[Step], List[Problem]]:
+    """forced: links about which an error of the rules was waived."""
     texts = [facts.of(node).corosync for node in wish.nodes]
     if not wish.heartbeats:
         return [], [Problem("which interfaces carry heartbeats is not known", "name them: --heartbeat IF, once for each")]
@@ -81,7 +82,7 @@ def steps(wish: Wish, facts: Facts) -> Tuple[List[Step], List[Problem]]:
     problems = _other_cluster(wish, facts)
     if problems:
         return [], problems
-    links, problems = _links(wish, facts)
+    links, problems = _links(wish, facts, forced)
     return [_running(wish, facts), *links], problems
 
 
@@ -139,7 +140,7 @@ def _running(wish: Wish, facts: Facts) -> Step:
     return Step("cluster", reason, ONLINE, state, seen=f"not online: {', '.join(missing)}" if missing else "", wait_s=START_S)
 
 
-def _links(wish: Wish, facts: Facts) -> Tuple[List[Step], List[Problem]]:
+def _links(wish: Wish, facts: Facts, forced: FrozenSet[str]) -> Tuple[List[Step], List[Problem]]:
     found: List[Step] = []
     problems: List[Problem] = []
     for link in wanted(wish):
@@ -156,7 +157,7 @@ def _links(wish: Wish, facts: Facts) -> Tuple[List[Step], List[Problem]]:
             continue
         words = ["heartgate", "heartbeat", "add", *(f"{node}={ends[node]}" for node in wish.nodes)]
         # The rules have been asked already, with the waivers; the command knows none.
-        words += ["--force"] if any(waiver.subject in (None, link.subject) for waiver in wish.waivers) else []
+        words += ["--force"] if link.subject in forced else []
         found.append(Step(ident, _why(link, wish), expects, State.TODO, (Command(wish.local, tuple(words)),)))
     return found, problems
 

@@ -38,7 +38,8 @@ NO_CLUSTER = ClusterFacts(Cib("a cluster that is not there yet"))
 def make_plan(wish: Wish, facts: Facts, findings: Sequence[Finding] = ()) -> SetupPlan:
     """findings: what the rules of heartbeat links say, the waivers in them."""
     cluster = facts.cluster or NO_CLUSTER
-    steps, problems = setup_cluster.steps(wish, facts)
+    forced = frozenset(each.subject for each in findings if each.waived is not None and each.severity is Severity.ERROR)
+    steps, problems = setup_cluster.steps(wish, facts, forced)
     if not steps:
         return SetupPlan((), (*_refused(findings, ()), *problems))
     unknown = facts.cluster is None and facts.of(wish.local).corosync is not None

@@ -83,10 +83,13 @@ def gate(
             steps.append(("stonith", "level", "remove", str(level.index), "target", level.target, "stonith", *present.devices))
         steps.append(("stonith", "level", "add", str(level.index), level.target, *level.devices))
     return (
+        # A CIB has the passwords of power switches in it: nobody else may read the copies.
+        Command(node, ("install", "-m", "600", "/dev/null", BEFORE)),
         Command(node, ("pcs", "cluster", "cib", BEFORE)),
-        Command(node, ("cp", BEFORE, CHANGED)),
+        Command(node, ("cp", "--preserve=mode", BEFORE, CHANGED)),
         *(Command(node, ("pcs", "-f", CHANGED, *words)) for words in steps),
         Command(node, ("pcs", "cluster", "cib-push", CHANGED, f"diff-against={BEFORE}")),
+        Command(node, ("rm", "-f", BEFORE, CHANGED)),
     )
 
 
