@@ -76,7 +76,7 @@ def steps(wish: Wish, facts: Facts, forced: FrozenSet[str] = frozenset()) -> Tup
             remedy = f"copy it to {one} and start the cluster there, or take it away on the other node; then run this again"
             return [], [Problem(what, remedy)]
         return _new(wish, facts)
-    samples = [node for node in wish.nodes if _is_sample(facts.of(node).corosync or "")]
+    samples = with_sample(wish, facts)
     if samples:
         return [_take_samples_away(wish, samples)], []
     problems = _other_cluster(wish, facts)
@@ -87,6 +87,12 @@ def steps(wish: Wish, facts: Facts, forced: FrozenSet[str] = frozenset()) -> Tup
 
 
 # --- a cluster that is there
+
+
+def with_sample(wish: Wish, facts: Facts) -> Tuple[str, ...]:
+    """Nodes that have a corosync.conf which is not that of a cluster."""
+    texts = {node: facts.of(node).corosync for node in wish.nodes}
+    return tuple(node for node, text in texts.items() if text is not None and _is_sample(text))
 
 
 def _is_sample(text: str) -> bool:
