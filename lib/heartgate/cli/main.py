@@ -21,6 +21,8 @@ COMMANDS = {
     "spof": "spof",
     "heartbeat": "heartbeat",
     "discover": "discover",
+    "setup": "setup",
+    "setup-here": "setup_here",
 }
 
 
