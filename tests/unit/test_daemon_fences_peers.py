@@ -277,3 +277,24 @@ def test_after_a_verdict_the_history_is_not_urgent(bench: Bench, guard: Guard, e
     for standing, urgent in ((Standing.DECIDING, True), (Standing.BLOCKED, False), (Standing.SOLO, False)):
         guard.persisted = Record(standing, 90, ("nodea", "nodeb"), "boot-1")
         assert looked() is urgent
+
+
+@pytest.mark.parametrize(
+    ("standing", "in_sync", "urgent"),
+    [
+        (Standing.SYNCED, ("nodea", "nodeb"), True),
+        (Standing.DECIDING, ("nodea", "nodeb"), True),
+        (Standing.SOLO, ("nodea", "nodeb"), True),  # serves together with it: the loss of it needs proof
+        (Standing.SOLO, ("nodea",), False),
+        (Standing.BLOCKED, ("nodea", "nodeb"), False),
+        (Standing.UNPROVEN, ("nodea", "nodeb"), False),
+    ],
+)
+def test_a_missing_node_is_urgent_where_its_fencing_could_decide(
+    bench: Bench, guard: Guard, events: List[Any], standing: Standing, in_sync: Any, urgent: bool
+) -> None:
+    bench.until("the baseline", lambda: "r0" in bench.daemon.fences._baselines)
+    epoch = bench.daemon.fences._baselines["r0"].epoch
+    guard._state = guard.state._replace(online=("nodea",))
+    guard.persisted = Record(standing, epoch, in_sync, "boot-1")
+    assert bench.daemon.fences._urgent() is urgent

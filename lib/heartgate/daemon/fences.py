@@ -256,4 +256,15 @@ def _waits(guard: Guard) -> bool:
     """Somebody is missing or does not answer, so a fencing may be on its way. A plain verdict is not slowed down by it."""
     state = guard.state
     overdue = state.round is not None and state.round.overdue
-    return overdue or bool(state.fence_asked) or not set(guard.config.nodes) <= set(state.online)
+    return overdue or bool(state.fence_asked) or not _needed(guard) <= set(state.online)
+
+
+def _needed(guard: Guard) -> Set[str]:
+    """Nodes whose fencing could decide something. Who serves alone has proof about those that it left out, and who is blocked or
+    unproven cannot use a fencing; a peer that is off for a week is not asked for three times a second."""
+    record = guard.persisted
+    if record is None:
+        return set(guard.config.nodes)
+    if record.standing in (Standing.BLOCKED, Standing.UNPROVEN):
+        return set()
+    return set(record.in_sync) if record.standing is Standing.SOLO else set(guard.config.nodes)
