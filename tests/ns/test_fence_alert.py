@@ -1,4 +1,4 @@
-"""Pacemaker's alerts on a real cluster: a fencing that somebody else ordered is known at once, where it would otherwise be found later."""
+"""Pacemaker's alerts on a real cluster: a fencing that somebody else ordered is known at once, and without an alert later."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def proof(cluster: NsCluster) -> List[str]:
 
 
 def shut_out(cluster: NsCluster) -> float:
-    """nodeb is fenced, and stays a member of Corosync: its Pacemaker hangs, and does not end because it was fenced. Returns when."""
+    """nodeb is fenced, and stays a member of Corosync: its Pacemaker hangs, and so does not end because of it. Returns when."""
     cluster.nodes["nodeb"].run(["pkill", "-STOP", "-x", "pacemakerd"])
     return fence(cluster)
 
@@ -119,7 +119,7 @@ def test_nobody_is_in_a_hurry_and_the_fencing_is_known_at_once(cluster: NsCluste
 
 @pytest.mark.req("E1", "D6", "A5")
 def test_without_the_alert_it_is_found_later_and_nothing_is_lost(cluster: NsCluster) -> None:
-    """The same, with no push or a lost one: what comes next (here the node is gone) has the daemon read, and it counts all the same."""
+    """The same, with no push or a lost one: what comes next (the node is gone) has the daemon read, and it counts all the same."""
     cluster.set_up()
     fabric(cluster)
     wait_unhurried(cluster)
