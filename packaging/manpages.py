@@ -31,6 +31,13 @@ PROGRAMS: Tuple[Tuple[Callable[..., object], str], ...] = (
 FILES = (
     ("/var/lib/heartgate/", "What this node has promised and decided, a record for each device. They survive reboots."),
     ("/run/heartgate/control.sock", "The daemon's socket, for root alone."),
+    ("/run/heartgate-alert/socket", "For Pacemaker's alert agent alone (group haclient). What comes in there proves nothing."),
+    (
+        "/usr/lib/heartgate/pacemaker-alert",
+        "Alert agent: of a fencing it tells the daemon, which reads Pacemaker's history then. Configure it once in the cluster: "
+        "pcs alert create path=/usr/lib/heartgate/pacemaker-alert id=heartgate, or crm configure alert heartgate "
+        "/usr/lib/heartgate/pacemaker-alert select fencing.",
+    ),
     ("/usr/share/doc/heartgate/examples/heartgate.res", "What DRBD's configuration needs."),
 )
 EXIT_LINE = re.compile(r"^\s{1,4}(\d+)\s{2,}(\S.*)$")

@@ -291,7 +291,7 @@ def sends():
 
 def test_fields_that_the_catalog_names_are_sent():
     """A field that a text names goes with every message of the kind, unless its sentence says with which."""
-    partly = {"fence-seen": {"HEARTGATE_HOW", "HEARTGATE_MANUAL"}, "handler": {"HEARTGATE_CODE"}}
+    partly = {"fence-seen": {"HEARTGATE_HOW", "HEARTGATE_MANUAL", "HEARTGATE_ALERTED"}, "handler": {"HEARTGATE_CODE"}}
     seen = set()
     for kind, fields, where in sends():
         seen.add(kind)

@@ -62,7 +62,8 @@ CIB = f"""<cib><configuration><crm_config><cluster_property_set id="cib-bootstra
 <primitive id="power" class="stonith" type="fence_ipmilan"/>
 <clone id="c"><primitive id="guard" class="ocf" provider="heartgate" type="replica-guard"><instance_attributes id="i">
 <nvpair name="device" value="r0"/></instance_attributes></primitive></clone>
-</resources><fencing-topology>{LEVELS}</fencing-topology></configuration></cib>"""
+</resources><fencing-topology>{LEVELS}</fencing-topology>
+<alerts><alert id="heartgate" path="/usr/lib/heartgate/pacemaker-alert"/></alerts></configuration></cib>"""
 GATE = '<primitive id="gate" class="stonith" type="fence_heartgate"/>\n'
 POWER = '<primitive id="power" class="stonith" type="fence_ipmilan"/>\n'
 NETWORKS = ("10.0.0.0/24", "10.0.1.0/24", "192.168.1.0/24")
@@ -115,6 +116,10 @@ def net(line: str) -> Callable[[], LintFacts]:
 
 def prop(name: str, value: str) -> Callable[[], LintFacts]:
     return cib(("</cluster_property_set>", f'<nvpair name="{name}" value="{value}"/></cluster_property_set>'))
+
+
+def alert(content: str) -> Callable[[], LintFacts]:
+    return cib(('pacemaker-alert"/>', f'pacemaker-alert">{content}</alert>'))
 
 
 ONE_LINK = (("        ring1_addr: 10.0.1.1\n", ""), ("        ring1_addr: 10.0.1.2\n", ""))
@@ -234,6 +239,24 @@ SITUATIONS: Dict[str, Tuple[Callable[[], LintFacts], Set[Tuple[str, Severity]], 
     "a node without level": (cib((LEVELS, LEVELS.split("/>")[0] + "/>")), {("fence-gate", E)}, "nodeb has no fencing level"),
     "level by pattern": (cib((LEVELS, '<fencing-level target-pattern="node." index="1" devices="gate,power"/>')), set(), ""),
     "unknown device": (cib(("gate,power", "gate,power,pdu")), {("fence-level-device", E)}, "names pdu"),
+    "no alert": (
+        cib(("<alert ", "<!-- "), ("pacemaker-alert\"/>", "pacemaker-alert -->")),
+        {("fence-alert", N)},
+        "no alert in CIB runs /usr/lib/heartgate/pacemaker-alert",
+    ),
+    "another alert": (cib(("heartgate/pacemaker-alert", "mine/pacemaker-alert")), {("fence-alert", N)}, "no alert in CIB runs"),
+    "an alert of nodes alone": (alert("<select><select_nodes/></select>"), {("fence-alert", N)}, "heartgate in CIB is told of no"),
+    "an alert of fencing": (alert("<select><select_nodes/><select_fencing/></select>"), set(), ""),
+    "an alert that is off": (
+        alert('<meta_attributes id="m"><nvpair name="enabled" value="false"/></meta_attributes>'),
+        {("fence-alert", N)},
+        "is not enabled",
+    ),
+    "no guard, no alert": (
+        lambda: facts(cib=swap(CIB, ("replica-guard", "other"), ("heartgate/pacemaker-alert", "x")), drbd=""),
+        set(),
+        "",
+    ),
     "no watchdog": (lambda: facts(sbd="SBD_WATCHDOG_DEV=/dev/null"), {("sbd-watchdog", E)}, "/etc/default/sbd:1"),
     "no fencing policy": (
         drbd(("fencing resource-and-stonith; ", "")),

@@ -80,6 +80,24 @@ def test_only_what_completed_under_this_epoch_counts(bench: Bench, guard: Guard,
 
 
 @pytest.mark.req("A11", "E1")
+def test_which_fencings_are_old_is_read_as_soon_as_an_epoch_is_in_force(
+    bench: Bench, guard: Guard, events: List[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is missing after a readmission, so nothing else would have it read for a minute; a fencing in that minute would be
+    taken for an old one, and who waits for it would wait for ever."""
+    in_epoch(guard, 7)
+    bench.until("the baseline", lambda: bench.daemon.fences._baselines["r0"].epoch == 7)
+    monkeypatch.setattr(fences, "SLOW_S", 60.0)
+    bench.turn(0.2)
+    guard._persist(Record(Standing.SYNCED, 8, ("nodea", "nodeb"), "boot-1"))
+    bench.until("the next baseline", lambda: bench.daemon.fences._baselines["r0"].epoch == 8, timeout_s=3)
+    bench.world.pacemaker.history = (DONE, FenceSeen("nodeb", "after the readmission", True, True, False))
+    bench.daemon.fences.nudged()
+    bench.until("the fencing", lambda: fenced(events))
+    assert fenced(events) == [FenceDone("nodeb", 8, True)]
+
+
+@pytest.mark.req("A11", "E1")
 @pytest.mark.parametrize("boot, counts", [("boot-1", True), ("boot-2", False)])
 def test_a_fencing_while_the_daemon_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, boot: str, counts: bool) -> None:
     """It counts for the next daemon of this boot. After another boot nothing does that is older than its first reading."""
@@ -277,3 +295,24 @@ def test_after_a_verdict_the_history_is_not_urgent(bench: Bench, guard: Guard, e
     for standing, urgent in ((Standing.DECIDING, True), (Standing.BLOCKED, False), (Standing.SOLO, False)):
         guard.persisted = Record(standing, 90, ("nodea", "nodeb"), "boot-1")
         assert looked() is urgent
+
+
+@pytest.mark.parametrize(
+    ("standing", "in_sync", "urgent"),
+    [
+        (Standing.SYNCED, ("nodea", "nodeb"), True),
+        (Standing.DECIDING, ("nodea", "nodeb"), True),
+        (Standing.SOLO, ("nodea", "nodeb"), True),  # serves together with it: the loss of it needs proof
+        (Standing.SOLO, ("nodea",), False),
+        (Standing.BLOCKED, ("nodea", "nodeb"), False),
+        (Standing.UNPROVEN, ("nodea", "nodeb"), False),
+    ],
+)
+def test_a_missing_node_is_urgent_where_its_fencing_could_decide(
+    bench: Bench, guard: Guard, events: List[Any], standing: Standing, in_sync: Any, urgent: bool
+) -> None:
+    bench.until("the baseline", lambda: "r0" in bench.daemon.fences._baselines)
+    epoch = bench.daemon.fences._baselines["r0"].epoch
+    guard._state = guard.state._replace(online=("nodea",))
+    guard.persisted = Record(standing, epoch, in_sync, "boot-1")
+    assert bench.daemon.fences._urgent() is urgent

@@ -104,7 +104,8 @@ KINDS: Dict[str, Kind] = {
     "fence-seen": Kind(
         "d26e9b47f1034c60925a8e7f3bc04d09", NOTICE, "A fencing of @HEARTGATE_NODE@ ended",
         "HEARTGATE_OK tells whether it succeeded. HEARTGATE_HOW (of one that heartgated asked for) tells how it ended; "
-        "HEARTGATE_MANUAL (of one that Pacemaker reports) whether a person vouched for it.",
+        "HEARTGATE_MANUAL (of one that Pacemaker reports) whether a person vouched for it, HEARTGATE_ALERTED whether "
+        "Pacemaker's alert had the daemon look.",
         "If it failed: `stonith_admin --history '*'`, and `journalctl -t fence_heartgate` on all nodes.",
         "If it failed: mend the power switch or the way to it; Pacemaker is asked again. If the machine is certainly off: "
         "`stonith_admin --confirm NODE`."),
@@ -191,9 +192,12 @@ KINDS: Dict[str, Kind] = {
     "daemon": Kind(
         "ed4870b6a3294c1fb95e2d7c0f816a12", INFO, "The node daemon",
         "Start and end of heartgated, devices that are guarded, a record that can be written again. `no memory lock`, `no "
-        "real-time priority`: it works, but may be late on a busy machine.",
-        "`systemctl status heartgated`.",
-        "Nothing; for the last two: LimitMEMLOCK and LimitRTPRIO of the unit as the package has them."),
+        "real-time priority`: it works, but may be late on a busy machine. `alerts cannot reach this daemon`: fencings are "
+        "found by reading the history alone.",
+        "`systemctl status heartgated`; for the alerts the reason in the message.",
+        "Nothing; for `no ...`: LimitMEMLOCK and LimitRTPRIO of the unit as the package has them; for the alerts: remove "
+        "what stands at /run/heartgate-alert, or install Pacemaker, which brings the group haclient. It is tried again "
+        "every minute."),
     "self-reset": Kind(
         "0a5fd3c7e8614b92a7d9361ce05b4f13", ERROR, "This node resets itself",
         "A blocked and frozen device has users that cannot be ended, as a rule inside the kernel (NFS server, LIO, loop, "

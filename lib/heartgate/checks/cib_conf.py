@@ -72,6 +72,16 @@ class Location:
 
 
 @dataclass(frozen=True)
+class Alert:
+    """An alert agent. kinds: "fencing", "nodes" ...; None: nothing is selected, so all of them."""
+
+    ident: str
+    path: str
+    kinds: Optional[Tuple[str, ...]] = None
+    enabled: bool = True
+
+
+@dataclass(frozen=True)
 class Cib:
     """conditional: names of properties that also stand in a set with a rule; what counts then depends on the time."""
 
@@ -83,6 +93,7 @@ class Cib:
     operation_default: str = ""
     conditional: Tuple[str, ...] = ()
     locations: Tuple[Location, ...] = ()
+    alerts: Tuple[Alert, ...] = ()
 
     @property
     def fencing(self) -> Tuple[Primitive, ...]:
@@ -157,6 +168,7 @@ def _cib(configuration: ElementTree.Element, source: str) -> Cib:
         operation_default="(depends on a rule)" if "timeout" in rules else defaults.get("timeout", ""),
         conditional=conditional,
         locations=tuple(_locations(configuration)),
+        alerts=tuple(_alert(item) for item in configuration.findall("alerts/alert")),
     )
 
 
@@ -217,6 +229,13 @@ def _primitive(item: ElementTree.Element, templates: Mapping[str, ElementTree.El
             found for found in map(_operation, each.findall("operations/op")) if (found.name, found.interval) not in seen
         ]
     return Primitive(item.get("id", ""), kind, params, tuple(operations))
+
+
+def _alert(item: ElementTree.Element) -> Alert:
+    select = item.find("select")
+    kinds = None if select is None else tuple(each.tag.replace("select_", "", 1) for each in select)
+    enabled = not is_false(_sets(item.findall("meta_attributes"))[0].get("enabled", "true"))
+    return Alert(item.get("id", ""), item.get("path", ""), kinds, enabled)
 
 
 def _operation(item: ElementTree.Element) -> Operation:

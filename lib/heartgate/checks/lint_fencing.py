@@ -10,6 +10,8 @@ from heartgate.checks.findings import Finding, RuleInfo, Severity
 from heartgate.checks.lint_facts import GATE_AGENT, GUARD_AGENT, LintFacts, Reporter, table
 
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
+ALERT_AGENT = "/usr/lib/heartgate/pacemaker-alert"
+ALERT = f"pcs alert create path={ALERT_AGENT} id=heartgate (crmsh: crm configure alert heartgate {ALERT_AGENT} select fencing)"
 LEVELS = "pcs stonith level add 1 NODE {gate} POWER-DEVICE (crmsh: fencing_topology NODE: {gate},POWER-DEVICE)"
 
 RULES: Mapping[str, RuleInfo] = table(
@@ -53,6 +55,12 @@ RULES: Mapping[str, RuleInfo] = table(
         "E7",
         "Two nodes do not shoot each other at once: the gate, a delay on one of the devices, or priority-fencing-delay decides.",
     ),
+    RuleInfo(
+        "fence-alert",
+        Severity.NOTE,
+        "E1",
+        "Pacemaker runs heartgate's alert agent: a fencing is known as proof at once then, and not when the history is read next.",
+    ),
     RuleInfo("cib-conditional", Severity.UNKNOWN, "", "A property that stands in a set with a rule depends on time or node."),
     RuleInfo(
         "sbd-watchdog",
@@ -74,6 +82,7 @@ def findings(facts: LintFacts) -> Tuple[Finding, ...]:
             *_devices(facts.cib, report),
             *_levels(facts.cib, report),
             *_race(facts.cib, report),
+            *_alert(facts.cib, report),
         ]
     return tuple(found)
 
@@ -246,6 +255,27 @@ def _some(delay: str) -> bool:
     """pcmk_delay_base may be a list NODE:TIME."""
     parts: List[Optional[int]] = [parse_time(part.rpartition(":")[2]) for part in re.split(r"[;,\s]+", delay) if part]
     return any(parts)
+
+
+def _alert(cib: Cib, report: Reporter) -> Iterator[Finding]:
+    if not cib.of_kind(GUARD_AGENT) or is_false(cib.properties.get("stonith-enabled", "true")):
+        return
+    ours = [alert for alert in cib.alerts if alert.path == ALERT_AGENT]
+    if any(alert.enabled and (alert.kinds is None or "fencing" in alert.kinds) for alert in ours):
+        return
+    evidence, remedy = f"no alert in {cib.source} runs {ALERT_AGENT}", ALERT
+    if ours:
+        first = ours[0]
+        state = "is told of no fencing (select)" if first.enabled else "is not enabled"
+        evidence = f"alert {first.ident} in {cib.source} {state}"
+        remedy = f"pcs alert delete {first.ident} (crmsh: crm configure delete {first.ident}), then {ALERT}"
+    yield _say(
+        report,
+        "fence-alert",
+        "fencing",
+        f"{evidence}: a fencing that somebody else ordered is seen when the history is read next, up to a minute later",
+        remedy,
+    )
 
 
 def _sbd(facts: LintFacts, report: Reporter) -> Iterator[Finding]:

@@ -7,6 +7,8 @@ caller reads begin with `{"rc":N,"message":"..."` or `{"exit":N,"reason":"..."`,
 import _socket
 
 SOCKET = "/run/heartgate/control.sock"
+ALERT_SOCKET = "/run/heartgate-alert/socket"
+NUDGE = b"fencing"  # see heartgate.daemon.nudges
 MAX_REPLY = 8 * 1024 * 1024
 
 
@@ -94,6 +96,21 @@ def ask(line: bytes, timeout_s: float, path: str = SOCKET) -> bytes:
     if not answer:
         raise Unreachable(f"the daemon does not answer within {timeout_s:g} s")
     return answer
+
+
+def nudge(path: str = ALERT_SOCKET) -> None:
+    """Have the daemon look at Pacemaker's fencing history. Never waits. Raises Unreachable."""
+    channel = None
+    try:
+        channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
+        channel.sendto(NUDGE, path)
+    except BlockingIOError:
+        pass  # its queue is full, so it is about to look anyway
+    except OSError as error:
+        raise Unreachable(f"{path}: {error.strerror or error}") from None
+    finally:
+        if channel is not None:
+            channel.close()
 
 
 def number_in(answer: bytes, name: bytes) -> int:

@@ -61,6 +61,7 @@ class Fences:
         self._told: Set[Tuple[str, int, str]] = set()
         self._reading = False
         self._again = False
+        self._nudged = False
         self._unreadable = False
         self._timer: Optional[Timer] = None
 
@@ -127,6 +128,11 @@ class Fences:
         if self._urgent():
             self.look()
 
+    def nudged(self) -> None:
+        """Somebody says that there is something new in the history; that is known when it has been read."""
+        self._nudged = True
+        self.look()
+
     def look(self) -> None:
         """Read the history now (at a change of epoch, of membership, or when a decision is waited for)."""
         if self._reading:
@@ -139,12 +145,16 @@ class Fences:
             self._timer = self._services.loop.after(SLOW_S, self.look)
             return
         self._reading, self._again = True, False
+        nudged, self._nudged = self._nudged, False
         epochs = in_force(guards)
         self._services.workers.submit(
-            "history", lambda: cluster.fence_history(HISTORY_S), lambda result: self._read(epochs, result), HISTORY_S
+            "history",
+            lambda: cluster.fence_history(HISTORY_S),
+            lambda result: self._read(epochs, nudged, result),
+            HISTORY_S,
         )
 
-    def _read(self, epochs: Dict[str, int], result: Union[Sequence[FenceSeen], Exception]) -> None:
+    def _read(self, epochs: Dict[str, int], nudged: bool, result: Union[Sequence[FenceSeen], Exception]) -> None:
         self._reading = False
         if isinstance(result, Exception):
             if not self._unreadable:
@@ -152,11 +162,11 @@ class Fences:
             self._unreadable = True
         else:
             self._unreadable = False
-            self._compare(epochs, [seen for seen in result if seen.done])
+            self._compare(epochs, nudged, [seen for seen in result if seen.done])
         pause = 0.0 if self._again else self._pause()
         self._timer = self._services.loop.after(pause, self.look)
 
-    def _compare(self, epochs: Dict[str, int], done: List[FenceSeen]) -> None:
+    def _compare(self, epochs: Dict[str, int], nudged: bool, done: List[FenceSeen]) -> None:
         everything = frozenset(seen.key for seen in done)
         for guard in list(self._guards()):
             epoch = epochs.get(guard.device)
@@ -169,22 +179,24 @@ class Fences:
                 continue
             self._baselines[guard.device] = baseline
             for seen in done:
-                self._tell(guard, epoch, baseline, seen)
+                self._tell(guard, epoch, baseline, nudged, seen)
 
-    def _tell(self, guard: Guard, epoch: int, baseline: Baseline, seen: FenceSeen) -> None:
+    def _tell(self, guard: Guard, epoch: int, baseline: Baseline, nudged: bool, seen: FenceSeen) -> None:
+        """nudged: an alert led to this reading; told for people only, nothing depends on it."""
         entry = (guard.device, epoch, seen.key)
         if not seen.ok or seen.key in baseline.done or entry in self._told or seen.node not in guard.config.nodes:
             return
         self._told.add(entry)
         self._services.journal.send(
             "fence-seen",
-            f"{guard.device}: Pacemaker reports {seen.node} fenced under epoch {epoch}",
+            f"{guard.device}: Pacemaker reports {seen.node} fenced under epoch {epoch}" + (" (alerted)" if nudged else ""),
             device=guard.device,
             epoch=epoch,
             node=seen.node,
             key=seen.key,
             ok=True,
             manual=seen.manual,
+            alerted=nudged,
         )
         guard.handle(FenceDone(seen.node, epoch, True, seen.manual))
 
@@ -244,4 +256,15 @@ def _waits(guard: Guard) -> bool:
     """Somebody is missing or does not answer, so a fencing may be on its way. A plain verdict is not slowed down by it."""
     state = guard.state
     overdue = state.round is not None and state.round.overdue
-    return overdue or bool(state.fence_asked) or not set(guard.config.nodes) <= set(state.online)
+    return overdue or bool(state.fence_asked) or not _needed(guard) <= set(state.online)
+
+
+def _needed(guard: Guard) -> Set[str]:
+    """Nodes whose fencing could decide something. Who serves alone has proof about those that it left out, and who is blocked or
+    unproven cannot use a fencing; a peer that is off for a week is not asked for three times a second."""
+    record = guard.persisted
+    if record is None:
+        return set(guard.config.nodes)
+    if record.standing in (Standing.BLOCKED, Standing.UNPROVEN):
+        return set()
+    return set(record.in_sync) if record.standing is Standing.SOLO else set(guard.config.nodes)

@@ -73,7 +73,7 @@ class Outside:
         self.ask_fence = ask_fence
         self.publish = publish
         self.handlers = handlers  # how many of a device's handlers have not returned
-        self.changed = changed  # the record was changed
+        self.changed = changed  # the record was changed, or the changed one has come to the disk
 
 
 class Guard:
@@ -255,6 +255,7 @@ class Guard:
                     "daemon", f"{self.device}: the record is on the disk again", device=self.device
                 )
             self.persist_failure, self._failures, self.persisted = "", 0, record
+            self.outside.changed(self)  # an epoch is in force from now on: which fencings are old is to be read under it
             if self._pending and self._pending[0] == Persist(record):
                 self._pending.popleft()
             self._run()

@@ -14,6 +14,7 @@ from heartgate.daemon.guard import Guard, Outside, tell_all
 from heartgate.daemon.heartbeats import Heartbeats
 from heartgate.daemon.links import Links
 from heartgate.daemon.loop import Loop
+from heartgate.daemon.nudges import Nudges
 from heartgate.daemon.peers import Peers
 from heartgate.daemon.publisher import Publisher
 from heartgate.daemon.registration import Refused, Settings, settings
@@ -28,7 +29,10 @@ from heartgate.daemon.workers import Workers
 class Daemon:
     """Everything but the process around it (`heartgate.daemon.main`)."""
 
-    def __init__(self, world: World, store: Store, socket: Path, workers: Optional[Workers] = None) -> None:
+    def __init__(
+        self, world: World, store: Store, socket: Path, workers: Optional[Workers] = None, alerts: Optional[Path] = None
+    ) -> None:
+        """alerts: the directory in which Pacemaker's alert agent can reach us; None: nowhere."""
         self.loop = Loop(self._failed, self._overflowed)
         self.workers = workers or Workers(self.loop, world.prepare_thread)
         self.services = Services(self.loop, self.workers, store, world, os.urandom(8).hex())
@@ -45,6 +49,7 @@ class Daemon:
         self.heartbeats = Heartbeats(self, lambda: self._cluster)
         self.requests = Requests(self)
         self.control = ControlServer(self.loop, socket, self.requests.dispatch)
+        self.nudges = Nudges(self.services, alerts, self.fences.nudged) if alerts is not None else None
         self._outside = Outside(
             send=self._send,
             answer=self.requests.answer_handler,
@@ -62,10 +67,14 @@ class Daemon:
         self.links.start()
         self.heartbeats.restore()
         self.fences.look()
+        if self.nudges is not None:
+            self.nudges.start()
 
     def close(self) -> None:
         """Thaws nothing: handlers lose their connection and ask the next daemon."""
         self.control.close()
+        if self.nudges is not None:
+            self.nudges.close()
         self.peers.close()
         self.sources.close()
         self.links.close()

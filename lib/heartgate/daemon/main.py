@@ -43,7 +43,8 @@ def run(world: World, options: argparse.Namespace) -> int:
     try:
         prepare_directory(options.runtime_dir)
         lock = RuntimeLock(options.runtime_dir)
-        daemon = Daemon(world, Store(options.state_dir), options.runtime_dir / "control.sock")
+        alerts = options.runtime_dir.with_name(f"{options.runtime_dir.name}-alert")
+        daemon = Daemon(world, Store(options.state_dir), options.runtime_dir / "control.sock", alerts=alerts)
     except (StoreError, OSError) as error:
         sys.stderr.write(f"heartgated: {error}\n")
         world.journal.send("setup", f"heartgated cannot start: {error}")
