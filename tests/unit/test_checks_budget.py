@@ -329,6 +329,7 @@ def some_lines(text: str) -> st.SearchStrategy[str]:
     )
 
 
+@pytest.mark.apart
 @settings(max_examples=120, deadline=None)
 @examples(
     some_lines(link(1, "knet_ping_interval: 500")),
