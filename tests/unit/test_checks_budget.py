@@ -303,7 +303,7 @@ def test_the_table() -> None:
 def test_built_in_times_are_those_of_the_code() -> None:
     from heartgate.adapters import flush
     from heartgate.daemon import fences, operations, params
-    from heartgate.ocf import replica_guard
+    from heartgate.ocf import thin_client
 
     unit = (Path(__file__).resolve().parents[2] / "packaging" / "heartgated.service").read_text()
     ours = OurTimes()
@@ -311,9 +311,9 @@ def test_built_in_times_are_those_of_the_code() -> None:
     seconds = {
         ours.block_ms: operations.BLOCK_S,
         ours.fence_wait_ms: fences.FENCE_S,
-        ours.start_ms: replica_guard.REGISTER_S,
-        ours.stop_ms: replica_guard.STOP_S,
-        ours.monitor_ms: replica_guard.MONITOR_S + replica_guard.BACK_S,
+        ours.start_ms: thin_client.REGISTER_S,
+        ours.stop_ms: thin_client.STOP_S,
+        ours.monitor_ms: thin_client.MONITOR_S + thin_client.BACK_S,
         ours.hook_ms: flush.HOOK_TIMEOUT_S,
     }
     assert all(Fraction(ms) == Fraction(str(value)) * 1000 for ms, value in seconds.items())

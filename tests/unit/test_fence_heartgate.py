@@ -47,7 +47,8 @@ from heartgate.fencing.agent import main
 sys.exit(main(sys.argv[1:], b"" if sys.argv[1:] else sys.stdin.buffer.read()))
 """
 COROSYNC = """
-totem { version: 2
+totem {
+    version: 2
 }
 nodelist {
     node {
@@ -331,6 +332,27 @@ def test_list_names_all_nodes_of_the_cluster(tmp_path: Path) -> None:
     assert agent(tmp_path, "-o", "list").out == "nodea,\nnodeb,\n"
     (tmp_path / "corosync.conf").write_text(COROSYNC)
     assert agent(tmp_path, "-o", "list").out == "nodea,\nnodeb,\nquorum,\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        COROSYNC.replace("name: nodeb", ""),
+        COROSYNC.replace("name: nodeb", "name: "),
+        COROSYNC.replace("totem {", "totem { token: 1000"),
+        COROSYNC.rstrip().rstrip("}"),
+        "nodelist {\n}\n",
+        "",
+    ],
+    ids=["left-out", "empty", "refused", "unclosed", "no-nodes", "nothing"],
+)
+def test_a_node_list_that_is_not_sure_excludes_nobody(tmp_path: Path, text: str) -> None:
+    """A name left out, none given, two files that Corosync refuses too, no node at all."""
+    (tmp_path / "corosync.conf").write_text(text)
+    assert agent(tmp_path, "-o", "list").rc == 1
+    left_on_disk(tmp_path, Standing.SOLO)
+    assert agent(tmp_path, "-o", "list").out == "nodea,\nnodeb,\n"
+    assert "not a node of this cluster" not in agent(tmp_path, "-o", "status", "-n", "nodez").err
 
 
 def test_a_node_without_replicas_is_nobody_elses_business(tmp_path: Path) -> None:
