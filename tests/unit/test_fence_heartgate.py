@@ -273,15 +273,15 @@ def test_the_daemon_is_dead(
 ) -> None:
     left_on_disk(tmp_path, standing, boot=boot, me=me)
     target = "nodeb" if me == "nodea" else "nodea"
-    done = agent(tmp_path, stdin=f"action=reboot\nplug={target}\nrank_delay=1\n".encode())
+    done = agent(tmp_path, stdin=f"action=reboot\nplug={target}\nrank_delay=2\n".encode())
     assert done.rc == rc and f"(rule {rule})" in done.out + done.err, done
-    assert waits <= done.elapsed_s < waits + 1, done
+    assert 2 * waits <= done.elapsed_s < 2 * waits + 2, done
 
 
 def test_roles_are_not_known_without_a_daemon(tmp_path: Path) -> None:
     left_on_disk(tmp_path, Standing.SYNCED, policy="active-first")
-    done = agent(tmp_path, "-o", "off", "-n", "nodeb", "--rank-delay=1")
-    assert done.rc == 0 and "(rule unsure)" in done.out and 2 <= done.elapsed_s < 3, done
+    done = agent(tmp_path, "-o", "off", "-n", "nodeb", "--rank-delay=2")
+    assert done.rc == 0 and "(rule unsure)" in done.out and 4 <= done.elapsed_s < 6, done
 
 
 @pytest.mark.parametrize("content", [None, b"garbage", b"", b"\xff" * 2_000_000], ids=["none", "garbage", "empty", "huge"])
