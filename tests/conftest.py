@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, Dict, List
 
+import hypothesis
 import pytest
 
 from tests import apart
@@ -15,6 +16,10 @@ from tests import apart
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "build" / "reqs.json"
 ORDER = ("unit", "ns", "vm")
+
+# How long one example takes says how busy the machine is, and nothing else.
+hypothesis.settings.register_profile("heartgate", deadline=None)
+hypothesis.settings.load_profile("heartgate")
 
 _results: Dict[str, Dict[str, Any]] = {}
 

@@ -29,8 +29,9 @@ OPERATIONS = (
 
 
 def cib(
-    guard: str = "", properties: str = "", gate: str = "", power: str = "", more: str = "", operations: str = OPERATIONS
-) -> str:
+    guard: str = "", properties: str = "", gate: str = "", power: str = "", more: str = "", operations: str = OPERATIONS,
+    levels: Tuple[str, ...] = (),
+) -> str:  # fmt: skip
     def pairs(text: str, tag: str) -> str:
         items = "".join(
             f'<nvpair name="{name}" value="{value}"/>'
@@ -38,14 +39,24 @@ def cib(
         )
         return f'<{tag} id="{tag}">{items}</{tag}>'
 
+    topology = "".join(
+        f'<fencing-level id="level{i}" target="nodea" index="{i}" devices="{devices}"/>' for i, devices in enumerate(levels, 1)
+    )
     return (
         f'<cib><configuration><crm_config>{pairs(properties, "cluster_property_set")}</crm_config><nodes><node uname="nodea"/>'
         '<node uname="nodeb"/></nodes><resources><primitive id="gate" class="stonith" type="fence_heartgate">'
         f'{pairs(gate, "instance_attributes")}</primitive><primitive id="power" class="stonith" type="fence_ipmilan">'
         f'{pairs(power, "instance_attributes")}</primitive><primitive id="guard" class="ocf" provider="heartgate" '
         f'type="replica-guard">{pairs("device=r0|" + guard, "instance_attributes")}{operations}</primitive>{more}</resources>'
-        "</configuration></cib>"
+        f"<fencing-topology>{topology}</fencing-topology></configuration></cib>"
     )
+
+
+def shot(power: str, gate: str = "", levels: Tuple[str, ...] = ("gate,power",)) -> LintFacts:
+    return facts(cib=cib(power=power, gate=gate, levels=levels))
+
+
+SHOT = {"gate-shot": "power behind gate"}
 
 
 def promote(timeout: str) -> str:
@@ -157,6 +168,17 @@ VIOLATED: Dict[str, Tuple[LintFacts, Dict[str, str], str]] = {
     "gate with time": (facts(cib=cib(gate="rank_delay=20|pcmk_off_timeout=70|pcmk_reboot_timeout=70")), {}, ""),
     "gate, only one timeout": (facts(cib=cib(gate="rank_delay=20|pcmk_off_timeout=70")), {"gate-timeout": "gate"}, ""),
     "gate in a hurry": (facts(cib=cib(gate="rank_delay=3")), {"gate-rank": "gate"}, "set rank_delay of gate to at least 7 s"),
+    "shot, the device waits": (shot("delay=7"), SHOT, "set rank_delay of gate to at least 14 s (now 10 s, default)"),
+    "shot, in one level of two": (shot("delay=7", levels=("power", "gate,power")), SHOT, ""),
+    "shot, Pacemaker waits": (shot("pcmk_delay_base=7s"), SHOT, ""),
+    "shot, Pacemaker waits for one node": (shot("pcmk_delay_base=nodea:1;nodeb:7s"), SHOT, ""),
+    "shot, Pacemaker waits at random": (shot("pcmk_delay_base=1|pcmk_delay_max=7"), SHOT, ""),
+    "shot, power_wait": (shot("power_wait=7"), SHOT, ""),
+    "shot, all together": (shot("power_wait=2|delay=1|pcmk_delay_base=1s"), SHOT, ""),
+    "shot in time": (shot("power_wait=1|delay=1|pcmk_delay_base=1s"), {}, ""),
+    "shot, time enough": (shot("delay=7", "rank_delay=15"), {}, ""),
+    "shot before the gate": (shot("delay=7", levels=("power,gate",)), {}, ""),
+    "shot without levels": (shot("delay=7", levels=()), {}, ""),
     "device": (facts(cib=cib(power="delay=60")), {"device-delay": "power"}, ""),
     "msgwait": (sbd(DISK, (15, 20)), {"sbd-msgwait": "sbd"}, "SBD"),
     "sbd stonith": (
@@ -246,6 +268,9 @@ def test_what_cannot_be_read_is_unknown_with_its_reason() -> None:
     assert "token (corosync.conf: no permission)" in said["confirm-membership"].evidence
     unreadable_time = made(facts(cib=cib(properties="stonith-timeout=soon")))
     assert "'soon' is no time" in next(each for each in budget.findings(unreadable_time) if each.rule == "fence-wait").evidence
+    for wrong in ("delay=soon", "power_wait=x", "pcmk_delay_base=nodea:1;nodeb:soon", "pcmk_delay_max=later"):
+        said = {each.rule: each for each in budget.findings(made(shot(wrong)))}
+        assert said["gate-shot"].severity is Severity.UNKNOWN, wrong
     header = made(sbd(DISK))
     assert {each.rule for each in budget.findings(header)} == {"sbd-msgwait", "sbd-stonith"}
 
@@ -303,7 +328,7 @@ def test_the_table() -> None:
 def test_built_in_times_are_those_of_the_code() -> None:
     from heartgate.adapters import flush
     from heartgate.daemon import fences, operations, params
-    from heartgate.ocf import replica_guard
+    from heartgate.ocf import thin_client
 
     unit = (Path(__file__).resolve().parents[2] / "packaging" / "heartgated.service").read_text()
     ours = OurTimes()
@@ -311,9 +336,9 @@ def test_built_in_times_are_those_of_the_code() -> None:
     seconds = {
         ours.block_ms: operations.BLOCK_S,
         ours.fence_wait_ms: fences.FENCE_S,
-        ours.start_ms: replica_guard.REGISTER_S,
-        ours.stop_ms: replica_guard.STOP_S,
-        ours.monitor_ms: replica_guard.MONITOR_S + replica_guard.BACK_S,
+        ours.start_ms: thin_client.REGISTER_S,
+        ours.stop_ms: thin_client.STOP_S,
+        ours.monitor_ms: thin_client.MONITOR_S + thin_client.BACK_S,
         ours.hook_ms: flush.HOOK_TIMEOUT_S,
     }
     assert all(Fraction(ms) == Fraction(str(value)) * 1000 for ms, value in seconds.items())
@@ -329,6 +354,7 @@ def some_lines(text: str) -> st.SearchStrategy[str]:
     )
 
 
+@pytest.mark.apart
 @settings(max_examples=120, deadline=None)
 @examples(
     some_lines(link(1, "knet_ping_interval: 500")),

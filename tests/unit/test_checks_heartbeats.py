@@ -77,6 +77,7 @@ counters = st.builds(
 )  # fmt: skip
 
 
+@pytest.mark.apart
 @pytest.mark.req("C5")
 @given(st.builds(Sample, counters, counters, st.floats(0, 5000), st.none() | st.floats(0, 5000), st.none() | st.integers(0, 500)))
 def test_silence_alone_never_makes_a_channel_down_and_traffic_always_makes_it_up(any_sample: Sample) -> None:

@@ -6,6 +6,7 @@ from fractions import Fraction
 from itertools import chain, combinations, product
 from typing import Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Tuple
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -64,6 +65,7 @@ constraints = st.builds(
 values = st.fixed_dictionaries({name: st.integers(0, 6).map(Fraction) for name in NAMES})
 
 
+@pytest.mark.apart
 @settings(max_examples=200, deadline=None)
 @given(st.lists(constraints, max_size=5), values, st.sets(st.sampled_from(NAMES)))
 def test_feasible(system: List[Constraint], given_values: Dict[str, Fraction], kept: set[str]) -> None:

@@ -74,6 +74,7 @@ def needs_of(names: List[str]) -> st.SearchStrategy[Need]:
     )
 
 
+@pytest.mark.apart
 @pytest.mark.req("A9", "E4")
 @settings(max_examples=120, deadline=None)
 @given(graphs())

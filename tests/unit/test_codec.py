@@ -99,6 +99,7 @@ def test_any_bytes_are_a_payload_or_an_error(data: bytes) -> None:
         assert codec.is_name(sender) and codec.is_name(run) and all(codec.is_name(item.device) for item in batch)
 
 
+@pytest.mark.apart
 @settings(max_examples=300)
 @given(messages(), st.data())
 def test_a_damaged_payload_is_valid_or_an_error(message: Message, data: st.DataObject) -> None:
@@ -117,6 +118,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.apart
 @given(json_values)
 def test_any_json_is_a_payload_or_an_error(value: Any) -> None:
     with pytest.raises(CodecError):

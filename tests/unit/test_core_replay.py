@@ -89,6 +89,7 @@ def test_an_altered_field_is_noticed_whatever_it_is(book: Book) -> None:
             assert refused(changed), f"line {number + 1}: {path} = {value!r} went unnoticed"
 
 
+@pytest.mark.apart
 @pytest.mark.req("E1", "E6")
 def test_an_altered_field_with_a_good_check_does_not_replay(book: Book) -> None:
     """The checks made anew: then the replay has to notice it, unless the very same chain of steps comes out."""

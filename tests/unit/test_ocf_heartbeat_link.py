@@ -24,12 +24,12 @@ AGENT = """
 import sys
 sys.path.append({lib!r})
 from heartgate.daemon import client
-from heartgate.ocf import heartbeat_link, replica_guard
+from heartgate.ocf import heartbeat_link, thin_client
 ask = client.ask
 client.ask = lambda line, timeout_s: ask(line, timeout_s, {path!r})
-replica_guard.START_S = replica_guard.BACK_S = 0.2
-replica_guard.SYSTEMD = replica_guard.DAEMON = "/nonexistent"
-replica_guard.RUNTIME_DIR = {directory!r}
+thin_client.START_S = thin_client.BACK_S = 0.2
+thin_client.SYSTEMD = thin_client.DAEMON = "/nonexistent"
+thin_client.RUNTIME_DIR = {directory!r}
 sys.exit(heartbeat_link.main({action!r}))
 """
 

@@ -24,13 +24,13 @@ AGENT = """
 import sys
 sys.path.append({lib!r})
 from heartgate.daemon import client
-from heartgate.ocf import replica_guard
-client.SOCKET = replica_guard.client.SOCKET = {path!r}
+from heartgate.ocf import replica_guard, thin_client
+client.SOCKET = thin_client.client.SOCKET = {path!r}
 ask = client.ask
-replica_guard.client.ask = lambda line, timeout_s: ask(line, timeout_s, {path!r})
-replica_guard.START_S = 0.2
-replica_guard.SYSTEMD = replica_guard.DAEMON = "/nonexistent"
-replica_guard.RUNTIME_DIR = {directory!r}
+thin_client.client.ask = lambda line, timeout_s: ask(line, timeout_s, {path!r})
+thin_client.START_S = 0.2
+thin_client.SYSTEMD = thin_client.DAEMON = "/nonexistent"
+thin_client.RUNTIME_DIR = {directory!r}
 sys.exit(replica_guard.main({action!r}))
 """
 

@@ -25,6 +25,7 @@ class Scope(Enum):
     PROMOTE = "each ocf:linbit:drbd of a guarded resource"
     FENCING = "Pacemaker's fencing"
     GATE = "each fence_heartgate"
+    SHOT = "each device behind fence_heartgate in a level that has a wait written down"
     DEVICE = "each fencing device with a delay of its own"
     SBD_DISK = "SBD with a disk"
     SBD_DELAY = "SBD with a start delay in seconds"
@@ -60,6 +61,9 @@ ROLES = {
     "rank_delay": "rank_delay",
     "gate_looks": "looks of fence_heartgate (built in)",
     "gate_op": "timeout of fence_heartgate (pcmk_off_timeout, pcmk_reboot_timeout, else stonith-timeout)",
+    "shot_delay": "delay of the device behind it",
+    "shot_pcmk_delay": "its pcmk_delay_base or pcmk_delay_max",
+    "shot_wait": "its power_wait",
     "device_delay": "delay of the device",
     "device_op": "timeout of the device (pcmk_off_timeout, pcmk_reboot_timeout, else stonith-timeout)",
     "watchdog": "SBD watchdog timeout",
@@ -276,6 +280,18 @@ LAWS: Tuple[Law, ...] = (
         _sum("token", "consensus"),
         _sum("rank_delay"),
         "The nodes may notice each other's loss this far apart; the first rank still has to be the first to shoot.",
+    ),
+    Law(
+        "gate-shot",
+        WARNING,
+        "E7",
+        Scope.SHOT,
+        _sum("token", "consensus", "shot_delay", "shot_pcmk_delay", "shot_wait"),
+        _sum("rank_delay"),
+        "The second rank shoots rank_delay after the first; by then the first shot has to have fallen, though it was noticed later "
+        "and waited as it is told to. What the device takes beside that is written nowhere, and Pacemaker keeps no durations of "
+        "fencings: measure one, and add it to rank_delay.",
+        strict=True,
     ),
     Law(
         "device-delay",

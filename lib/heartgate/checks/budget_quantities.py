@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Dict, List, Mapping, Optional
+from typing import Dict, List, Mapping, Optional, Tuple
 
 from heartgate.checks import corosync_conf
 from heartgate.checks.budget import Budget, Expression, Inequality, Quantity, inequality, of
@@ -252,16 +253,46 @@ def _off_timeout(builder: _Builder, cib: Cib, device: Primitive) -> Expression:
 
 
 def _gate(builder: _Builder, cib: Cib, device: Primitive) -> None:
+    rank_delay = _parameter(builder, cib, device, "rank_delay", builder.ours.rank_delay_default_ms)
     builder.apply(
         Scope.GATE,
         device.ident,
         {
             "gate_delay": _parameter(builder, cib, device, "delay", 0),
-            "rank_delay": _parameter(builder, cib, device, "rank_delay", builder.ours.rank_delay_default_ms),
+            "rank_delay": rank_delay,
             "gate_looks": _built_in(builder, "gate_looks", builder.ours.gate_looks_ms),
             "gate_op": _off_timeout(builder, cib, device),
         },
     )
+    for power in _behind(cib, device.ident):
+        waits = {
+            "shot_delay": _parameter(builder, cib, power, "delay", 0),
+            "shot_pcmk_delay": _pcmk_delay(builder, cib, power),
+            "shot_wait": _parameter(builder, cib, power, "power_wait", 0),
+        }
+        if any(builder.quantities[name].ms != 0 for each in waits.values() for name in each.names):
+            builder.apply(Scope.SHOT, f"{power.ident} behind {device.ident}", {**waits, "rank_delay": rank_delay})
+
+
+def _behind(cib: Cib, gate: str) -> Tuple[Primitive, ...]:
+    """The devices that stand after it in some level."""
+    levels = [level.devices for level in cib.levels if gate in level.devices]
+    names = {name for devices in levels for name in devices[devices.index(gate) + 1 :]} - {gate}
+    return tuple(item for item in cib.fencing if item.ident in names)
+
+
+def _pcmk_delay(builder: _Builder, cib: Cib, device: Primitive) -> Expression:
+    """The longest that Pacemaker may wait before it calls the device: pcmk_delay_max, which has the base in it, else
+    pcmk_delay_base (one time, or NODE:TIME for each node)."""
+    name = "pcmk_delay_max" if parse_time(device.params.get("pcmk_delay_max") or "0") != 0 else "pcmk_delay_base"
+    written = re.split(r"[;,\s]+", device.params.get(name, "").strip())
+    if len(written) == 1 and ":" not in written[0]:
+        return _parameter(builder, cib, device, name, 0)
+    times = [parse_time(part.rpartition(":")[2]) for part in written if part]
+    longest = None if None in times else max(each for each in times if each is not None)
+    where = f"{cib.source}, {device.ident}"
+    shown = f"{where}, its longest" if longest is not None else f"{where}: {device.params[name]!r:.40} has what is no time"
+    return builder.quantity(f"{device.ident} {name}", longest, shown, f"{name} of {device.ident}", SECOND)
 
 
 def _device(builder: _Builder, cib: Cib, device: Primitive) -> None:

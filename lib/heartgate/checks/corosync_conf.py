@@ -6,7 +6,6 @@ Source: corosync.conf(5) and votequorum(5) of 3.1.7. tests/unit/test_checks_coro
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Mapping, Optional, Tuple
@@ -290,6 +289,8 @@ def _within(value: str, limits: Tuple[int, int]) -> bool:
 def written(conf: CorosyncConf) -> Mapping[str, Tuple[str, ...]]:
     """Every key with its sections -> its values, in the file's order: what has to be the same on every node. Where what is logged
     goes is each node's own affair; a key is a secret, and only its digest is told."""
+    import hashlib  # loads OpenSSL, and fence_heartgate needs nothing but the nodes' names
+
     found: Dict[str, Tuple[str, ...]] = {}
     waiting = [("", conf.root)]
     while waiting:

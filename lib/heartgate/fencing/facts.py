@@ -157,20 +157,14 @@ def _of_files(
 
 
 def cluster_nodes(path: Path) -> Optional[Tuple[str, ...]]:
-    """Names of all nodes in corosync.conf; None if it cannot be read or does not name them all."""
+    """Names of all nodes in corosync.conf; None if it cannot be read (nor be understood: Corosync would refuse it as well) or
+    does not name them all."""
+    from heartgate.checks import corosync_conf  # not for `monitor`, which runs again and again and asks for no node
+    from heartgate.checks.source import ParseError
+
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        conf = corosync_conf.parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError, ParseError):
         return None
-    names: List[str] = []
-    nodes, where = 0, []
-    for line in (line.strip() for line in lines):
-        key, _, value = (part.strip() for part in line.partition(":"))
-        if line.endswith("{"):
-            where.append(line[:-1].strip())
-            nodes += where == ["nodelist", "node"]
-        elif line == "}" and where:
-            where.pop()
-        elif where == ["nodelist", "node"] and key == "name":
-            names.append(value)
-    return tuple(names) if names and len(names) == nodes else None
+    names = tuple(node.name for node in conf.nodes)
+    return names if names and all(names) else None

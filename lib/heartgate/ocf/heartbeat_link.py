@@ -8,7 +8,7 @@ import sys
 
 from heartgate.daemon import client
 from heartgate.ocf import codes
-from heartgate.ocf.replica_guard import (
+from heartgate.ocf.thin_client import (
     NONSENSE,
     STOP_S,
     answers,

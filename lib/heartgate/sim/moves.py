@@ -7,7 +7,7 @@ label is in capitals.
 
 from __future__ import annotations
 
-from typing import Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from heartgate.core import policy, verdict, waiting
 from heartgate.core.invariants import check_local
@@ -166,18 +166,23 @@ class Moves:
 
     def _learn(self, label: str, world: World) -> Iterator[Move]:
         """What Pacemaker and the daemons see at once."""
-        world = w.meet(world)
-        for me in (0, 1):
-            if world.nodes[me].slow:
-                continue
-            news = list(self.news(world, me))
-            if not news and me not in self.setting.lagging:
-                news = list(self.delivery(world, me))
-            if news:
-                for step_label, after in news:
-                    yield from self._learn(f"{label}; {step_label}", after)
-                return
-        yield label, world
+        waiting = [(label, world)]
+        while waiting:
+            label, world = waiting.pop()
+            world = w.meet(world)
+            news = self._news_at_once(world, 0) or self._news_at_once(world, 1)
+            if not news:
+                yield label, world
+            for step_label, after in reversed(news):
+                waiting.append((f"{label}; {step_label}", after))
+
+    def _news_at_once(self, world: World, me: int) -> List[Move]:
+        if world.nodes[me].slow:
+            return []
+        news = list(self.news(world, me))
+        if not news and me not in self.setting.lagging:
+            news = list(self.delivery(world, me))
+        return news
 
     def _bare(self, world: World) -> Iterator[Move]:
         for me in (0, 1):
@@ -442,7 +447,7 @@ def _asking(mine: w.Kernel, theirs: w.Kernel, both: Tuple[w.Kernel, w.Kernel]) -
 
 def put(world: World, me: int, node: Node) -> World:
     nodes = (node, world.nodes[1]) if me == 0 else (world.nodes[0], node)
-    return world._replace(nodes=nodes)
+    return World(nodes, *world[1:])
 
 
 def put_late(world: World, me: int, message: Optional[Message]) -> World:

@@ -10,6 +10,7 @@ done so.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple, Optional, Tuple
 
 from heartgate.core import policy
@@ -93,16 +94,18 @@ class World(NamedTuple):
 
 def reachable(world: World) -> bool:
     """Can the daemons hear each other?"""
-    return online(world) and all(n.state is not None for n in world.nodes)
+    one, other = world.nodes
+    return world.heartbeat and one.powered and other.powered and one.state is not None and other.state is not None
 
 
 def online(world: World) -> bool:
-    return world.heartbeat and all(n.powered for n in world.nodes)
+    return world.heartbeat and world.nodes[0].powered and world.nodes[1].powered
 
 
 def meet(world: World) -> World:
     """Nodes that are online see each other: they are quorate, and a fencing of the other is history."""
-    if not online(world) or all(n.quorate and not n.peer_clean for n in world.nodes):
+    one, other = world.nodes
+    if not online(world) or (one.quorate and other.quorate and not one.peer_clean and not other.peer_clean):
         return world
     one, other = (n._replace(quorate=True, peer_clean=False) for n in world.nodes)
     return world._replace(nodes=(one, other))
@@ -123,12 +126,16 @@ class Flaws(NamedTuple):
 
 def facts(node: Node, peer_node: Node, peer_name: str) -> Replica:
     """What the driver would report."""
-    kernel, peer = node.kernel, peer_node.kernel
-    connected = kernel.conn and peer.conn
-    their_disk = peer.disk if connected else (Disk.OUTDATED if kernel.peer_outdated else Disk.UNKNOWN)
+    return _facts(node.kernel, node.met, peer_node.kernel.conn, peer_node.kernel.disk, peer_name)
+
+
+@lru_cache(maxsize=4096)  # asked for several times in each move, and there are a few hundred of them
+def _facts(kernel: Kernel, met: int, peer_connected: bool, peer_disk: Disk, peer_name: str) -> Replica:
+    connected = kernel.conn and peer_connected
+    their_disk = peer_disk if connected else (Disk.OUTDATED if kernel.peer_outdated else Disk.UNKNOWN)
     if kernel.conn and not connected:
         their_disk = Disk.UPTODATE  # the loss has not been noticed
-    link = PeerLink(Link.UP if kernel.conn else Link.DOWN, node.met, their_disk)
+    link = PeerLink(Link.UP if kernel.conn else Link.DOWN, met, their_disk)
     generation = str(kernel.generation[-1])
     ancestors = tuple(str(g) for g in kernel.generation[:-1])
     return Replica(kernel.disk, kernel.role, kernel.frozen, ((peer_name, link),), generation, ancestors)
