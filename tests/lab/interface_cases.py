@@ -28,7 +28,7 @@ PYTHON = "/usr/bin/python3"
 MAIN = "import sys; from heartgate.cli.main import main; sys.exit(main(sys.argv[1:]))"
 MISSING = ("Unknown device type", "Operation not supported", "not supported", "RTNETLINK answers: Operation not permitted")
 TEAM_MODE = str(Path(__file__).resolve().with_name("team_mode.py"))
-PPP_OPTIONS = ("nodetach", "noauth", "local", "noipdefault", "nodefaultroute", "noipv6", "nolock")
+PPP_OPTIONS = ("nodetach", "noauth", "local", "noipdefault", "nodefaultroute", "noipv6")
 
 
 class Missing(Exception):
