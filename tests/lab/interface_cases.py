@@ -2,8 +2,8 @@
 
 Needs root, iproute2, heartgate and the standard library, so it also runs in a machine without pytest:
 
-    python3 tests/lab/interface_cases.py [PART/PARTS]      a line of JSON for each case: {"case": NAME, "result": "ok" or
-                                                           "missing: why" or "wrong: what", "seconds": N}
+    python3 tests/lab/interface_cases.py [PART/PARTS [NAME]...]    prints a line of JSON for each case: {"case": NAME,
+                                                    "result": "ok" or "missing: why" or "wrong: what", "seconds": N}
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ CASES: Tuple[Case, ...] = (
         "vlan on a bond's member",
         ("link add link p0 name over type vlan id 5", *_bonded(ACTIVE_BACKUP), "link set over up"),
         "bond0",
-        {"p0.upper": ["bond0", "over"]},
+        {"p0.upper": ["over", "bond0"]},
         {"vlan": "error"},
     ),
     Case(
@@ -570,7 +570,8 @@ def main(words: Sequence[str]) -> int:
         for command in (["facts"], ["check", "--listen", "0", "--json", "--heartbeat", "lo"]):
             _main()(command)  # so that the children have the imports
     wrong = 0
-    for case in CASES[part::parts]:
+    wanted = [case for case in CASES if case.name in words[1:] or not words[1:]]
+    for case in wanted[part::parts]:
         started = time.monotonic()
         result = result_of(case)
         wrong += result.startswith("wrong")

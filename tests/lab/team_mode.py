@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import socket
 import struct
 import sys
 
 NETLINK_GENERIC, GENL_ID_CTRL, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_ID, CTRL_ATTR_FAMILY_NAME = 16, 16, 3, 1, 2
 NLM_F_REQUEST, NLM_F_ACK, NLMSG_ERROR, NLA_F_NESTED = 1, 4, 2, 0x8000
-TEAM_CMD_OPTIONS_SET, TEAM_ATTR_TEAM_IFINDEX, TEAM_ATTR_LIST_OPTION, TEAM_ATTR_ITEM_OPTION = 1, 1, 2, 1
+TEAM_CMD_OPTIONS_SET, TEAM_CMD_OPTIONS_GET = 1, 2
+TEAM_ATTR_TEAM_IFINDEX, TEAM_ATTR_LIST_OPTION, TEAM_ATTR_ITEM_OPTION = 1, 2, 1
 OPTION_NAME, OPTION_TYPE, OPTION_DATA, NLA_STRING = 1, 3, 4, 5
 
 
@@ -41,6 +44,11 @@ def family_of(netlink: socket.socket, name: str) -> int:
     raise OSError(f"the kernel gave no number for {name}")
 
 
+def texts(answer: bytes) -> str:
+    """Its texts of more than three letters, in their order, with a zero around each."""
+    return "\0" + "\0".join(found.decode() for found in re.findall(rb"[a-z_]{4,}(?=\0)", answer)) + "\0"
+
+
 def set_mode(team: str, mode: str) -> None:
     option = attribute(OPTION_NAME, b"mode\0") + attribute(OPTION_TYPE, bytes((NLA_STRING,)))
     option += attribute(OPTION_DATA, mode.encode() + b"\0")
@@ -48,7 +56,11 @@ def set_mode(team: str, mode: str) -> None:
     index = attribute(TEAM_ATTR_TEAM_IFINDEX, struct.pack("=I", socket.if_nametoindex(team)))
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC) as netlink:
         netlink.bind((0, 0))
-        ask(netlink, family_of(netlink, "team"), TEAM_CMD_OPTIONS_SET, index + options)
+        family = family_of(netlink, "team")
+        with contextlib.suppress(ProcessLookupError):  # it is set, and nobody listens to be told so
+            ask(netlink, family, TEAM_CMD_OPTIONS_SET, index + options)
+        if f"\0mode\0{mode}\0" not in texts(ask(netlink, family, TEAM_CMD_OPTIONS_GET, index)):
+            raise SystemExit(f"{team} did not take the mode {mode}")
 
 
 if __name__ == "__main__":

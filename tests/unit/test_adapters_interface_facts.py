@@ -103,6 +103,9 @@ def test_another_namespace_is_unknown_and_a_veth_is_not() -> None:
     over = read(link(2, "hb0"), link(5, "over", "macvlan", link=2, netns=0))["over"]
     assert over.lower == () and over.why("lower") == "it runs over an interface in another network namespace"
     assert read(link(5, "over", "macvlan", link=77))["over"].why("lower")
+    # Numbers of interfaces are each namespace's own.
+    assert read(link(5, "over", "vlan", link=5, netns=0))["over"].why("lower")
+    assert read(link(5, "over", "gretap", link=0, netns=0))["over"].why("lower")
     veth = read(link(5, "hb0", "veth", link=2, netns=0))["hb0"]
     assert veth.lower == () and veth.why("lower") is None
     assert read(link(2, "hb0", master=9))["hb0"].why("master")

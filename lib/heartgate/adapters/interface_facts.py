@@ -178,10 +178,14 @@ def _unread_altnames(message: Any) -> bool:
 def _lower(
     attributes: Mapping[str, Any], link: Any, index: int, kind: str, names: Mapping[Any, str]
 ) -> Tuple[Tuple[str, ...], List[Tuple[str, str]]]:
-    """What it runs over. A veth's link is its other end, which it does not run over."""
-    if not link or link == index or kind == "veth":
+    """What it runs over. A veth's link is its other end, which it does not run over. A link in another namespace is a number
+    of that namespace: here it may be anybody's, even its own."""
+    if kind == "veth":
         return (), []
-    if attributes.get("IFLA_LINK_NETNSID") is not None or link not in names:
+    elsewhere = attributes.get("IFLA_LINK_NETNSID") is not None
+    if not elsewhere and (not link or link == index):
+        return (), []
+    if elsewhere or link not in names:
         return (), [("lower", "it runs over an interface in another network namespace")]
     return (names[link],), []
 
