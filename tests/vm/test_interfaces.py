@@ -76,7 +76,7 @@ def results(lab: VmLab, request: pytest.FixtureRequest) -> Dict[str, str]:
     return found
 
 
-@pytest.mark.req("B3", "B7", "D7")
+@pytest.mark.req("B3", "B7")
 @pytest.mark.parametrize("name", [case.name for case in CASES])
 def test_real_interface(results: Mapping[str, str], name: str) -> None:
     if name in NOT_IN_DEBIAN and NOT_IN_DEBIAN[name] in results[name]:
