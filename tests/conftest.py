@@ -19,7 +19,7 @@ _results: Dict[str, Dict[str, Any]] = {}
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the tests marked slow too")
     parser.addoption("--suite", choices=("bookworm", "trixie"), default="bookworm",
-                     help="the Debian of the virtual machines: bookworm (12, Pacemaker 2.1) or trixie (13, Pacemaker 3.0)")  # fmt: skip
+                     help="Debian of the virtual machines: bookworm (12, Pacemaker 2.1) or trixie (13, Pacemaker 3.0)")  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
