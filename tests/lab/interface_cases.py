@@ -20,6 +20,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
@@ -58,19 +59,25 @@ class Space:
     def enter(self, argv: Sequence[str]) -> List[str]:
         return ["nsenter", "-t", str(self.pid), "--net", "--uts", "--mount", "--", *argv]
 
-    def run(self, argv: Sequence[str], *, check: bool = True, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, argv: Sequence[str], *, check: bool = True, timeout_s: float = 60.0, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(LIBRARY), "LC_ALL": "C"}
-        done = subprocess.run(self.enter(argv), env=environment, capture_output=True, text=True, timeout=timeout_s, check=False)
+        done = subprocess.run(
+            self.enter(argv), env=environment, capture_output=True, text=True, timeout=timeout_s, check=False, input=stdin
+        )
         if check and done.returncode != 0:
             raise RuntimeError(f"{self.name}: {' '.join(argv)}: {done.returncode}: {done.stderr.strip()}")
         return done
 
     def ip(self, *lines: str) -> None:
-        for line in lines:
-            done = self.run(["ip", *line.split()], check=False)
-            if done.returncode != 0:
-                missing = any(words in done.stderr for words in MISSING)
-                raise (Missing if missing else RuntimeError)(f"ip {line}: {done.stderr.strip()}")
+        """All in one call: programs start slowly in an emulated machine."""
+        done = self.run(["ip", "-batch", "-"], check=False, stdin="\n".join(lines) + "\n")
+        if done.returncode != 0:
+            missing = any(words in done.stderr for words in MISSING)
+            said, _, number = done.stderr.strip().rpartition("Command failed -:")
+            line = lines[int(number) - 1] if number.isdigit() else "-batch"
+            raise (Missing if missing else RuntimeError)(f"ip {line}: {said.strip() or done.stderr.strip()}")
 
     def heartgate(self, *words: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         return self.run([PYTHON, "-c", MAIN, *words], check=False, timeout_s=timeout_s)
@@ -449,9 +456,8 @@ def run_case(case: Case, heartgate: Heartgate = lambda space, words: space.heart
         cable(one, "p0", two)
         cable(one, "p1", two)
         one.run(["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"])
-        for line in case.setup:
-            space, words = (two, line[len("nodeb ") :]) if line.startswith("nodeb ") else (one, line)
-            space.ip(words.format(peer=two.pid))
+        for there, lines in groupby(case.setup, key=lambda line: line.startswith("nodeb ")):
+            (two if there else one).ip(*(line.replace("nodeb ", "", 1).format(peer=two.pid) for line in lines))
         for argv in case.after:
             done = one.run(argv, check=False)
             if done.returncode != 0:
