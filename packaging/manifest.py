@@ -35,10 +35,11 @@ GROUPS = (
     Group("agents", "*", "usr/lib/ocf/resource.d/heartgate", 0o755),
     Group("agents/handlers", "*", "usr/lib/heartgate", 0o755),
     Group("ocf-metadata", "*.xml", "usr/share/heartgate/ocf-metadata"),
-    Group("packaging", "heartgated.service", "usr/lib/systemd/system"),
+    Group("packaging", "*.service", "usr/lib/systemd/system"),
     Group("packaging", "heartgate.catalog", "usr/lib/systemd/catalog"),
     Group("packaging", "status.schema.json", "usr/share/heartgate"),
     Group("packaging", "heartgate.res", "usr/share/doc/heartgate/examples"),
+    Group("packaging", "options.ttyS0", "usr/share/doc/heartgate/examples"),
 )
 
 

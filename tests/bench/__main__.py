@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import List
 
-from tests.bench import machines, nodes
+from tests.bench import heartbeat_links, machines, nodes
 from tests.bench.table import RESULT, Row, show
 
 
@@ -22,6 +22,8 @@ def main() -> int:
     if options.only in (None, "ns"):
         print("namespace lab: monitors and the daemon with 1 and 100 devices ...", file=sys.stderr)
         rows += nodes.measure(options.idle_s)
+        print("namespace lab: heartbeat links, with agents of others beside ours ...", file=sys.stderr)
+        rows += heartbeat_links.measure()
     if options.only in (None, "vm"):
         print("VM lab: a sync cut with heartgate and with the stock stack ...", file=sys.stderr)
         rows += machines.measure()

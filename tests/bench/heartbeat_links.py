@@ -1,7 +1,4 @@
-"""In the namespace lab: heartbeat-link against ocf:heartbeat:ethmonitor and ocf:pacemaker:ifspeed, on the same link.
-
-Not part of `./run bench` yet: it has not been seen to run to its end (ethmonitor's monitor, called by hand, failed in the lab).
-"""
+"""In the namespace lab: heartbeat-link against ocf:heartbeat:ethmonitor and ocf:pacemaker:ifspeed, on the same link."""
 
 from __future__ import annotations
 

@@ -22,7 +22,12 @@ case "$1" in
     block) echo '{"how": "outdated"}' ;;
 esac
 """
-OCF = {"OCF_ROOT": "/usr/lib/ocf", "OCF_RESKEY_CRM_meta_interval": "10000", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+OCF = {
+    "OCF_ROOT": "/usr/lib/ocf",
+    "OCF_RESOURCE_INSTANCE": "bench",
+    "OCF_RESKEY_CRM_meta_interval": "10000",
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+}
 
 
 def measure(progress_s: float = 60.0) -> List[Row]:

@@ -56,8 +56,8 @@ def read(*links: Any) -> Dict[str, Interface]:
     return {item.name: item for item in build(Dump(links, (), ()), set())}
 
 
-def bond_data(mode: int, active: int = 0, miimon: int = 100, rate: int = 0) -> bytes:
-    words = [attribute(1, bytes([mode])), attribute(3, miimon), attribute(21, bytes([rate]))]
+def bond_data(mode: int, active: int = 0, miimon: int = 100, rate: int = 0, arp: int = 0) -> bytes:
+    words = [attribute(1, bytes([mode])), attribute(3, miimon), attribute(21, bytes([rate])), attribute(7, arp)]
     return b"".join(words + ([attribute(2, active)] if active else []))
 
 
@@ -68,10 +68,10 @@ def bond_data(mode: int, active: int = 0, miimon: int = 100, rate: int = 0) -> b
 )
 def test_bonds(number: int, mode: str) -> None:
     found = read(
-        link(4, "bond0", "bond", bond_data(number, active=3, rate=1)), link(2, "hb0", master=4), link(3, "hb1", master=4)
+        link(4, "bond0", "bond", bond_data(number, active=3, rate=1, arp=200)), link(2, "hb0", master=4), link(3, "hb1", master=4)
     )
     rate = "fast" if mode == "802.3ad" else None
-    assert found["bond0"].bond == Bond(mode, ("hb0", "hb1"), "hb1", rate, 100)
+    assert found["bond0"].bond == Bond(mode, ("hb0", "hb1"), "hb1", rate, 100, 200)
     assert found["bond0"].lower == ("hb0", "hb1") and found["hb0"].upper == ("bond0",)
     assert (found["hb0"].master, found["hb0"].master_kind, found["hb0"].kind) == ("bond0", "bond", "physical")
 
@@ -103,6 +103,9 @@ def test_another_namespace_is_unknown_and_a_veth_is_not() -> None:
     over = read(link(2, "hb0"), link(5, "over", "macvlan", link=2, netns=0))["over"]
     assert over.lower == () and over.why("lower") == "it runs over an interface in another network namespace"
     assert read(link(5, "over", "macvlan", link=77))["over"].why("lower")
+    # Numbers of interfaces are each namespace's own.
+    assert read(link(5, "over", "vlan", link=5, netns=0))["over"].why("lower")
+    assert read(link(5, "over", "gretap", link=0, netns=0))["over"].why("lower")
     veth = read(link(5, "hb0", "veth", link=2, netns=0))["hb0"]
     assert veth.lower == () and veth.why("lower") is None
     assert read(link(2, "hb0", master=9))["hb0"].why("master")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from heartgate.checks import heartbeat_rules
 from heartgate.checks.facts_codec import FORMAT, MAX_TEXT, VERSION, FactsError, decode, encode
-from heartgate.checks.model import Corosync, HostFacts, Interface, Setting
+from heartgate.checks.model import Bond, Corosync, HostFacts, Interface, Setting
 from heartgate.checks.planning import make_plan
 
 # Few words, so that interfaces point at each other, round in circles too.
@@ -112,7 +112,7 @@ def place_of(change: Any) -> str:
 @pytest.mark.parametrize(
     "change, said",
     [
-        (lambda body: body.update(version=VERSION + 1), "made by a later heartgate: format version 3, this one knows 2"),
+        (lambda body: body.update(version=VERSION + 1), "made by a later heartgate: format version 4, this one knows 3"),
         (lambda body: body.update(version=True), "version: not a number"),
         (lambda body: body.update(format="x"), f'there is no "format": "{FORMAT}"'),
         (lambda body: body.pop("facts"), "facts: missing"),
@@ -142,12 +142,29 @@ def test_the_place_is_named(change: Any, said: str) -> None:
     assert said in place_of(change)
 
 
+@pytest.mark.req("B7")
+def test_facts_of_version_2_are_read() -> None:
+    """Whether a bond watches by ARP was not told then."""
+    bond = Bond("active-backup", ("m0", "m1"), "m0", None, 0, 200)
+    body = json.loads(encode(HostFacts("node1", "1", (Interface("bond0", 4, "bond", bond=bond), Interface("hb0", 5, "veth")))))
+    assert decode(json.dumps(body).encode()).interfaces[0].bond == bond
+    del body["facts"]["interfaces"][0]["bond"]["arp_interval_ms"]
+    with pytest.raises(FactsError, match="bond.arp_interval_ms: missing"):
+        decode(json.dumps(body).encode())
+    body["version"] = 2
+    assert decode(json.dumps(body).encode()).interfaces[0].bond == replace(bond, arp_interval_ms=None)
+    for interfaces in (None, 3, [3], [{"bond": 3}]):
+        body["facts"]["interfaces"] = interfaces
+        with pytest.raises(FactsError):
+            decode(json.dumps(body).encode())
+
+
 @pytest.mark.req("C3")
 def test_facts_of_the_version_before_are_read() -> None:
     """What they did not tell is not known."""
     corosync = Corosync("/etc/corosync/corosync.conf", "knet", "aes256", "sha256", "node1", (), (), True, (Setting("a.b", ("c",)),))
     body = json.loads(encode(HostFacts("node1", "1", (), corosync)))
-    assert body["version"] == VERSION == 2
+    assert body["version"] == VERSION == 3
     assert decode(json.dumps(body).encode()).corosync == corosync
     del body["facts"]["corosync"]["settings"]
     with pytest.raises(FactsError, match="facts.corosync.settings: missing"):

@@ -111,7 +111,8 @@ def bond(mode: str, alive: int = 2, **facts: Any) -> Callable[[HostFacts, HostFa
         adapter(1, 20 + place, f"m{place}", addresses=(), carrier=place < alive, master="hb0", master_kind="bond", upper=("hb0",))
         for place in range(2)
     )
-    made = Bond(mode, ("m0", "m1"), "m0", facts.pop("lacp_rate", None), facts.pop("miimon_ms", 100))
+    watched = {name: facts.pop(name) for name in ("lacp_rate", "miimon_ms", "arp_interval_ms") if name in facts}
+    made = replace(Bond(mode, ("m0", "m1"), "m0", None, 100, 0), **watched)
     return lambda one, two: (added(changed(one, "hb0", kind="bond", bus=None, bond=made, lower=("m0", "m1")), *members), two)
 
 
@@ -181,7 +182,9 @@ SITUATIONS: Tuple[Tuple[str, str, Change, Tuple[Severity, ...], str], ...] = (
     ("direct", "speeds differ", hb(speed_mbit=1000), (N, N, E), "agree on a speed"),
     ("direct", "carrier at one end", hb(carrier=False), (N, U, E), "not two ends of one cable"),
     ("direct", "virtual machines", both(driver="virtio_net", speed_mbit=None), (N, N), "virtual switch is always in between"),
-    ("direct", "serial line", both(kind="ppp", flags=("up", "pointopoint"), heard=None), SILENT, ""),
+    ("direct", "serial line", both(kind="ppp", bus="ttyS0", flags=("up", "pointopoint"), heard=None), SILENT, ""),
+    ("direct", "PPP over a program", hb(kind="ppp", bus="pts/3"), (U, N), "hb0 of node1 runs over pts/3"),
+    ("direct", "PPP over Ethernet", hb(kind="ppp", bus=None, unknown=(("bus", "over no line"),)), (U, N), "known: over no line"),
     ("real-adapter", "loopback", hb(kind="loopback"), (E,), "loopback"),
     ("real-adapter", "veth", hb(kind="veth"), (W,), "veth"),
     ("real-adapter", "tunnel", hb(kind="vxlan"), (E,), "of kind vxlan"),
@@ -242,6 +245,8 @@ SITUATIONS: Tuple[Tuple[str, str, Change, Tuple[Severity, ...], str], ...] = (
     ("bond-members", "two", bond("active-backup"), SILENT, ""),
     ("bond-members", "one is dead", bond("active-backup", alive=1), (W,), "with carrier: m0"),
     ("bond-members", "not watched", bond("active-backup", miimon_ms=0), (W,), "miimon 0"),
+    ("bond-members", "watched by ARP", bond("active-backup", miimon_ms=0, arp_interval_ms=200), SILENT, ""),
+    ("bond-members", "perhaps watched by ARP", bond("active-backup", miimon_ms=0, arp_interval_ms=None), (W,), "miimon 0"),
     ("mtu", "differs", hb(mtu=9000), (W,), "9000"),
     ("mtu", "not told", hb(mtu=None), (U,), "MTU of hb0 of node1 is not known"),
     ("duplex", "half", hb(duplex="half"), (E,), "half duplex"),

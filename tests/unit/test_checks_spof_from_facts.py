@@ -73,6 +73,16 @@ def test_one_link_for_both() -> None:
     assert len(singles(plan(one, two, ("x0",), ("x0",)))[Goal.BOTH]) == 4
 
 
+@pytest.mark.req("D7", "E4")
+@pytest.mark.parametrize("bus, unknown", [("ttyS0", False), ("pts/3", True), (None, True)])
+def test_what_a_serial_line_runs_on_is_known(bus: Optional[str], unknown: bool) -> None:
+    """It shares nothing with the card that carries everything else. Where other PPP leads is not known."""
+    nodes = [host(name, port("x0", "0000:01:00.0"), Interface("ppp0", 2, "ppp", bus=bus)) for name in "ab"]
+    found = plan(nodes[0], nodes[1], ("x0", "ppp0"), ("x0",))
+    assert singles(found)[Goal.BOTH] == ()
+    assert any(each.rule == "spof-unknown" for each in spof_from_facts.findings(found)) is unknown
+
+
 def test_a_peer_that_tells_lldp_is_no_switch() -> None:
     one, two = host("a", port("x0", "0000:01:00.0", "b.example.org")), host("b", port("x0", "0000:01:00.0", "a"))
     assert not any(part.kind == "switch" for part in spof_from_facts.graph(plan(one, two, ("x0",))).parts)

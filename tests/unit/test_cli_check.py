@@ -128,7 +128,7 @@ def test_bad_arguments(capsys: pytest.CaptureFixture[str], tmp_path: Path, words
         (b"", "empty: "),
         (b"{", "line 1 column 2: not JSON"),
         (encode(peer()).encode()[:300], "(cut short?)"),
-        (encode(peer()).replace('"version": 2', '"version": 9').encode(), "made by a later heartgate: format version 9"),
+        (encode(peer()).replace('"version": 3', '"version": 9').encode(), "made by a later heartgate: format version 9"),
         (encode(peer()).replace('"mtu": 65536', '"mtu": "x"').encode(), "facts.interfaces[0].mtu: not a number"),
     ],
 )

@@ -15,7 +15,8 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Seq
 from heartgate.adapters.base import AdapterError
 from heartgate.adapters.ethtool import Ethtool
 from heartgate.adapters.netlink import attributes_of, carrier_of
-from heartgate.checks.model import LOOPBACK, PHYSICAL, Address, Bond, Interface, Neighbour, printable
+from heartgate.adapters.ppp_line import line_of
+from heartgate.checks.model import LOOPBACK, PHYSICAL, PPP, Address, Bond, Interface, Neighbour, printable
 
 FLAGS = {
     0x1: "up",
@@ -177,10 +178,14 @@ def _unread_altnames(message: Any) -> bool:
 def _lower(
     attributes: Mapping[str, Any], link: Any, index: int, kind: str, names: Mapping[Any, str]
 ) -> Tuple[Tuple[str, ...], List[Tuple[str, str]]]:
-    """What it runs over. A veth's link is its other end, which it does not run over."""
-    if not link or link == index or kind == "veth":
+    """What it runs over. A veth's link is its other end, which it does not run over. A link in another namespace is a number
+    of that namespace: here it may be anybody's, even its own."""
+    if kind == "veth":
         return (), []
-    if attributes.get("IFLA_LINK_NETNSID") is not None or link not in names:
+    elsewhere = attributes.get("IFLA_LINK_NETNSID") is not None
+    if not elsewhere and (not link or link == index):
+        return (), []
+    if elsewhere or link not in names:
         return (), [("lower", "it runs over an interface in another network namespace")]
     return (names[link],), []
 
@@ -194,6 +199,7 @@ def _bond(data: Mapping[str, Any], names: Mapping[Any, str]) -> Bond:
         active=names.get(data.get("IFLA_BOND_ACTIVE_SLAVE")),
         lacp_rate=_word(LACP_RATES, rate) if shown == "802.3ad" else None,
         miimon_ms=data.get("IFLA_BOND_MIIMON"),
+        arp_interval_ms=data.get("IFLA_BOND_ARP_INTERVAL"),
     )
 
 
@@ -279,6 +285,10 @@ def _with_ethtool(item: Interface, ethtool: Ethtool) -> Interface:
         facts["dev_port"] = _dev_port(item)
         if not facts.get("bus") and "bus" not in dict(unknown):
             unknown.append(("bus", "the driver does not tell"))
+    if item.kind == PPP:
+        line, reason = line_of(item.name)
+        facts["bus"] = _text(line)
+        unknown += [("bus", printable(reason))] if reason else []
     facts.update(_speed(item, ethtool, unknown))
     return replace(item, **facts, unknown=tuple(unknown))
 

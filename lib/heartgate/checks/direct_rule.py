@@ -10,7 +10,7 @@ from typing import Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
 from heartgate.checks.findings import Finding, RuleInfo, Severity
 from heartgate.checks.links import End, Findings, Link, Plan, about, unknown
-from heartgate.checks.model import PHYSICAL, Interface
+from heartgate.checks.model import PHYSICAL, PPP, Interface
 
 LISTEN_S = 31.0
 """LLDP comes every 30 s, spanning tree every 2, CDP every 60."""
@@ -33,15 +33,20 @@ class Known(NamedTuple):
 
 
 def judge(link: Link, plan: Plan, info: RuleInfo) -> Findings:
-    ends = [end for end, item in link.present if not _point_to_point(item)]
     yield from _of_both(link, info)
-    for end in ends:
-        yield from _of_end(link, end, info)
+    for end, item in link.present:
+        if item.kind == PPP:
+            yield from _of_ppp(link, end, item, info)
+        elif item.kind != PHYSICAL or "pointopoint" not in item.flags:
+            yield from _of_end(link, end, info)
 
 
-def _point_to_point(item: Interface) -> bool:
-    """A PPP line has two ends by its nature."""
-    return item.kind == "ppp" or (item.kind == PHYSICAL and "pointopoint" in item.flags)
+def _of_ppp(link: Link, end: End, item: Interface, info: RuleInfo) -> Findings:
+    """A serial line has two ends by its nature. PPP over anything else leads wherever that leads."""
+    if not item.serial:
+        over = f"{item.bus}, a terminal that a program has at its other end" if item.bus else "a line that is not known"
+        evidence = f"{end.shown} runs over {over}: {item.why('bus') or 'where that leads is not known'}"
+        yield unknown(info, link, end, evidence, "lead it over a serial cable from host to host")
 
 
 def _of_both(link: Link, info: RuleInfo) -> Findings:

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Mapping, Tuple, Type, Union, get_args, get_o
 from heartgate.checks.model import HostFacts
 
 FORMAT = "heartgate-facts"
-VERSION = 2  # 2: what is written in corosync.conf
+VERSION = 3  # 2: what is written in corosync.conf; 3: whether a bond watches its members by ARP
 MAX_BYTES = 16 * 1024 * 1024
 MAX_TEXT = 1024
 MAX_ITEMS = 65536
@@ -41,8 +41,10 @@ def decode(data: bytes) -> HostFacts:
     version = _checked_version(body.get("version"))
     if "facts" not in body:
         raise FactsError("facts: missing")
-    if version == 1:
+    if version < 2:
         _as_version_2(body["facts"])
+    if version < 3:
+        _as_version_3(body["facts"])
     facts: HostFacts = _value(HostFacts, body["facts"], "facts")
     _check_names(facts)
     return facts
@@ -71,6 +73,14 @@ def _as_version_2(facts: Any) -> None:
     corosync = facts.get("corosync") if isinstance(facts, dict) else None
     if isinstance(corosync, dict) and "settings" not in corosync:
         corosync["settings"] = None
+
+
+def _as_version_3(facts: Any) -> None:
+    items = facts.get("interfaces") if isinstance(facts, dict) else None
+    for item in items if isinstance(items, list) else ():
+        bond = item.get("bond") if isinstance(item, dict) else None
+        if isinstance(bond, dict):
+            bond.setdefault("arp_interval_ms", None)
 
 
 def _checked_version(version: object) -> int:

@@ -114,7 +114,8 @@ LINK_RULES: Tuple[LinkRule, ...] = (
             "B1",
             "One cable, from adapter to adapter. Evidence against it: frames from anybody but the peer, frames "
             "that only switches send, neighbours or answers to a ping to all nodes that are not the peer's, ends that differ in "
-            "speed or carrier. That nothing speaks against it proves nothing, and is said so.",
+            "speed or carrier. That nothing speaks against it proves nothing, and is said so. PPP over a serial line has two "
+            "ends by its nature; over anything else it may lead anywhere.",
         ),
         direct_rule.judge,
     ),
@@ -123,8 +124,8 @@ LINK_RULES: Tuple[LinkRule, ...] = (
             "real-adapter",
             _E,
             "B1",
-            "An adapter with a cable, no tunnel or device that ends in this host. A veth is a warning; "
-            "PPP over a serial line is direct.",
+            "An adapter with a cable, no tunnel or device that ends in this host. A veth is a warning; PPP is "
+            "judged by `direct`.",
         ),
         link_rules.real_adapter,
     ),

@@ -7,7 +7,7 @@ from typing import FrozenSet, List, Optional, Tuple
 
 from heartgate.checks.findings import RuleInfo, Severity
 from heartgate.checks.links import PCI, Addressing, Compare, End, Findings, Link, Plan, about, unknown
-from heartgate.checks.model import LOOPBACK, PHYSICAL, Address, Interface
+from heartgate.checks.model import LOOPBACK, PHYSICAL, PPP, Address, Interface
 
 FAST_MBIT = 10000
 SWITCHES = {
@@ -19,8 +19,8 @@ SWITCHES = {
     "ipvtap": "ipvtap",
     "team": "a team",
 }
-UNTIMED = ("ppp", "veth", LOOPBACK)  # kinds whose speed means nothing: a serial line is slow by its nature, a veth makes it up
-CABLES = (PHYSICAL, "bond", "vlan", "ppp", *SWITCHES)  # kinds that other rules judge, or that need no judging
+UNTIMED = (PPP, "veth", LOOPBACK)  # kinds whose speed means nothing: a serial line is slow by its nature, a veth makes it up
+CABLES = (PHYSICAL, "bond", "vlan", PPP, *SWITCHES)  # kinds that other rules judge, or that need no judging
 OWN_ADAPTER = "give the heartbeat an adapter of its own, used for nothing else"
 
 
@@ -367,6 +367,7 @@ def bond_members(link: Link, plan: Plan, info: RuleInfo) -> Findings:
                 listed = " ".join(item.bond.members) or "none"
                 evidence = f"bond {item.name} of {end.host.host} has members {listed}, with carrier: {' '.join(alive) or 'none'}"
                 yield about(info, link, (end,), evidence, "give it a second member that works")
-            if item.bond.miimon_ms == 0:
+            if item.bond.miimon_ms == 0 and not item.bond.arp_interval_ms:
                 evidence = f"bond {item.name} of {end.host.host} does not watch its members' carrier (miimon 0)"
-                yield about(info, link, (end,), evidence, "set miimon to 100, unless it watches by ARP (arp_interval)")
+                unless = ", unless it watches by ARP (arp_interval)" if item.bond.arp_interval_ms is None else ""
+                yield about(info, link, (end,), evidence, f"set miimon to 100{unless}")

@@ -15,6 +15,8 @@ Reasons = Tuple[Tuple[str, str], ...]
 PARAVIRTUAL = frozenset({"virtio_net", "xen_netfront", "vif", "vmxnet3", "hv_netvsc", "ena", "gve", "ibmveth"})
 PHYSICAL = "physical"
 LOOPBACK = "loopback"
+PPP = "ppp"
+PSEUDO_TERMINALS = "pts/"
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,15 @@ class Heard:
 
 @dataclass(frozen=True)
 class Bond:
-    """`mode`: the kernel's name. `active`: the member in use (active-backup, tlb, alb). `lacp_rate`: slow or fast (802.3ad)."""
+    """`mode`: the kernel's name. `active`: the member in use (active-backup, tlb, alb). `lacp_rate`: slow or fast (802.3ad).
+    Members are watched by their carrier (`miimon_ms`) or by ARP (`arp_interval_ms`); 0: not in this way."""
 
     mode: str
     members: Tuple[str, ...]
     active: Optional[str]
     lacp_rate: Optional[str]
     miimon_ms: Optional[int]
+    arp_interval_ms: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ class Interface:
 
     `kind`: the kernel's link kind (bond, bridge, vlan, veth, openvswitch ...), `physical` without one, `loopback`. `master` is
     what it is a port or member of, `lower` what it runs over, `upper` what runs over it. `bus`: PCI address or what the driver
-    tells instead. `answers`: who answered a ping to all nodes of the link (ff02::1), None if none was sent.
+    tells instead; of a PPP interface its line (ttyS0). `answers`: who answered a ping to all nodes of the link (ff02::1), None
+    if none was sent.
     """
 
     name: str
@@ -109,6 +114,11 @@ class Interface:
     @property
     def paravirtual(self) -> bool:
         return self.driver in PARAVIRTUAL
+
+    @property
+    def serial(self) -> bool:
+        """PPP over a line of this host. PPP also runs over Ethernet, over IP and over whatever a program passes on."""
+        return self.kind == PPP and self.bus is not None and not self.bus.startswith(PSEUDO_TERMINALS)
 
 
 @dataclass(frozen=True)

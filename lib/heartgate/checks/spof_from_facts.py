@@ -118,6 +118,8 @@ def _unknown(item: Interface, below: Sequence[str]) -> str:
         return reason
     if item.paravirtual:
         return f"it is an adapter of a virtual machine ({item.driver}); which real one is behind it only the host knows"
+    if item.serial:
+        return ""
     if item.kind != PHYSICAL:
         return f"it is a {item.kind}, and nothing tells what is behind it"
     return "" if item.bus else "it has no bus address"

@@ -71,7 +71,7 @@ def build_root(config: Dict[str, Any]) -> None:
     for target in ("dev/shm", "run", "tmp"):
         mode = "mode=755" if target == "run" else "mode=1777"
         mount("tmpfs", f"{root}/{target}", "tmpfs", MS_NOSUID | MS_NODEV, mode)
-    for directory in ("lock", "lab", "old-root"):
+    for directory in ("lock", "lab", "old-root", "resource-agents"):  # what systemd-tmpfiles makes where there is systemd
         Path(f"{root}/run/{directory}").mkdir()
     bind(f"{area}/run", f"{root}/run/lab")
     guard_host(area, root)

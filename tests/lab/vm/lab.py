@@ -42,7 +42,7 @@ TOOLS = (
 class VmLab:
     """Two virtual machines. Made with `restore` (a second) or `start` (a minute), ended with `down` or `with`."""
 
-    def __init__(self, built: image.Image, debs: Sequence[Path], wall_clock_base: float) -> None:
+    def __init__(self, built: image.Image, debs: Sequence[Path], wall_clock_base: float, *, serial: bool = False) -> None:
         self.links: Sequence[str] = LINKS
         self.debs = list(debs)
         self._marks: List[TextIO] = []
@@ -60,6 +60,7 @@ class VmLab:
                 accel,
                 self._namespace,
                 lambda: wall_clock_base + time.monotonic() - self._started,
+                serial,
             )
             for name in NODES
         }
@@ -74,12 +75,15 @@ class VmLab:
     # ---- making one
 
     @classmethod
-    def start(cls, debs: Sequence[Path] = (), suite: str = "bookworm", *, formed: bool = True, wait_s: float = 300) -> VmLab:
-        """Boot two fresh machines; with `formed`, make a cluster of them (about a minute)."""
+    def start(
+        cls, debs: Sequence[Path] = (), suite: str = "bookworm", *, formed: bool = True, serial: bool = False, wait_s: float = 300
+    ) -> VmLab:
+        """Boot two fresh machines; with `formed`, make a cluster of them (about a minute). With `serial`, a null-modem cable
+        joins their ttyS1; saved states have none."""
         check_tools()
         mark = turn(wait_s)
         built = image.build(suite)
-        lab = cls(built, debs, time.time())
+        lab = cls(built, debs, time.time(), serial=serial)
         lab._marks.append(mark)
         try:
             for node in lab.nodes.values():

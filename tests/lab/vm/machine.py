@@ -78,6 +78,13 @@ def _devices(name: str, run_dir: Path, os_disk: Path, data_disk: Path) -> List[s
     return argv
 
 
+def _serial_line(name: str, run_dir: Path) -> List[str]:
+    """ttyS1, a null-modem cable to the other machine's. The console is ttyS0."""
+    first = name == NODES[0]
+    end_of = "server=on,wait=off" if first else "server=off,reconnect=1"
+    return ["-chardev", f"socket,id=line,path={run_dir}/{NODES[0]}.line,{end_of}", "-device", "isa-serial,chardev=line,index=1"]
+
+
 @dataclass
 class Boot:
     """One start of the guest's kernel, as its agent announced it."""
@@ -103,8 +110,10 @@ class Machine:
         accel: Sequence[str],
         namespace: NetNamespace,
         wall_clock: Callable[[], float],
+        serial: bool = False,
     ) -> None:
         self.name = name
+        self.serial = serial
         self.os_disk = run_dir / f"{name}.os.qcow2"
         self.data_disk = run_dir / f"{name}.data.qcow2"
         self.boots: List[Boot] = []
@@ -183,6 +192,7 @@ class Machine:
         argv += ["-append", COMMAND_LINE.format(name=self.name, machine_id=f"{number:032x}")]
         argv += ["-serial", f"file:{self._run_dir}/{self.name}.console"]
         argv += _devices(self.name, self._run_dir, self.os_disk, self.data_disk)
+        argv += _serial_line(self.name, self._run_dir) if self.serial else []
         if incoming is not None:
             argv += ["-incoming", "defer"]
         for stale in self._run_dir.glob(f"{self.name}.*"):
