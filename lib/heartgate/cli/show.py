@@ -48,7 +48,8 @@ def _head(data: Data) -> str:
         )
     carrier = "" if data["carrier"] == "connected" else "; CANNOT HEAR ANYBODY (Corosync is gone)"
     heard = f"hears: {_list(data['reachable'])}; online: {_list(data['online'])}{carrier}"
-    return f"heartgated {data['version']} on {data['node']}; {heard}"
+    trouble = f"\nWRONG NAME: {data['name_trouble']}" if data.get("name_trouble") else ""
+    return f"heartgated {data['version']} on {data['node']}; {heard}{trouble}"
 
 
 def _device(item: Data, running: bool) -> List[str]:
