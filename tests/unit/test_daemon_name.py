@@ -128,7 +128,8 @@ def test_a_daemon_that_starts_under_another_name(guarded: Bench, tmp_path: Path)
     again.world.initial = {"r0": LINKED}
     again.daemon.start()
     try:
-        assert again.daemon.guards["r0"].config.me == "nodea" and "nodez now, and r0 is guarded here as nodea" in renamed(again)[0][0]
+        assert again.daemon.guards["r0"].config.me == "nodea"
+        assert "nodez now, and r0 is guarded here as nodea" in renamed(again)[0][0]
     finally:
         again.close()
 

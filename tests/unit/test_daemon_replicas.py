@@ -96,7 +96,7 @@ def test_a_restart_of_the_daemon_changes_nothing_of_that(bench: Bench, tmp_path:
 @pytest.mark.parametrize("priorities", ["nodeb:2 nodea:1", "nodea:2 nodeb:1", "nodea:10 nodeb:20"])
 def test_the_same_nodes_in_another_order_are_taken_over(bench: Bench, priorities: str) -> None:
     assert call(bench, "register", priorities=priorities)["ok"] is True
-    wanted = dict((name, int(number)) for name, number in (item.split(":") for item in priorities.split()))
+    wanted = {item.split(":")[0]: int(item.split(":")[1]) for item in priorities.split()}
     assert dict(bench.daemon.guards["r0"].config.priorities) == wanted
     moves(bench)
 
