@@ -152,6 +152,17 @@ def test_a_word_is_good_only_for_what_was_shown(make: Make) -> None:
     assert found is not None and found.standing is Standing.BLOCKED
 
 
+def test_what_has_gone_since_it_was_shown_does_not_matter_what_has_come_does(make: Make) -> None:
+    bench = make(SYNCED, LINKED._replace(role=Role.PRIMARY))
+    in_use = call(bench, "forget-show")["seen"]
+    bench.world.sources["exec"].tell("r0", LINKED)
+    bench.until("the role", lambda: bench.daemon.guards["r0"].state.replica.role is Role.SECONDARY)
+    hear(bench, Standing.SYNCED)
+    assert "has changed since it was shown" in call(bench, "forget", seen=in_use, node="nodea")["error"]
+    both = f"{in_use} {call(bench, 'forget-show')['seen'].split()[-1]}"
+    assert call(bench, "forget", seen=both, node="nodea")["ok"] is True and gone(bench)
+
+
 @pytest.mark.parametrize("said", [Standing.SYNCED, Standing.DECIDING])
 def test_another_node_counts_on_this_one(make: Make, monkeypatch: pytest.MonkeyPatch, said: Standing) -> None:
     bench = make(SYNCED)
@@ -160,7 +171,10 @@ def test_another_node_counts_on_this_one(make: Make, monkeypatch: pytest.MonkeyP
     assert code == 1 and f"nodeb says that it is {said.value} and in sync with this copy (epoch 4)" in printed
     assert untouched(bench, SYNCED)
     monkeypatch.setattr(forgetting, "SILENT_S", 0.2)
-    bench.turn(0.4)  # it has been forgotten there: nothing comes any more
+    bench.turn(0.4)
+    assert run(bench, "r0")[0] == 1, "nothing at all came from it meanwhile"
+    bench.world.carriers[-1].arrive(Delivery("nodeb", codec.encode_payload("nodeb", "run")))
+    bench.turn(0.1)  # it lives, and says nothing of r0: forgotten there
     code, printed = run(bench, "r0")
     assert code == 0 and "nodeb: says nothing of it now" in printed, printed
     assert gone(bench)
@@ -195,7 +209,8 @@ def test_synced_and_nobody_counts_on_it(make: Make) -> None:
     code, printed = run(bench, "r0")
     assert code == 0, printed
     for part in ("synced, epoch 4", "r0.state r0.config r0.flush r0.fencing in /var/lib/heartgate",
-                 "the attribute heartgate-r0 (synced now)", "kept        r0.verdicts", "starts as on a new node", "the next loss keeps it frozen"):  # fmt: skip
+                 "the attribute heartgate-r0 (synced now)", "kept        r0.verdicts", "starts as on a new node",
+                 "the next loss keeps it frozen"):  # fmt: skip
         assert part in printed, (part, printed)
     assert gone(bench)
     assert run(bench, "r0")[0] == 5

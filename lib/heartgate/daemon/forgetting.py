@@ -9,8 +9,9 @@ Interrupted before that, the next daemon finds the record. What goes wrong puts 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Tuple, Union
 
 from heartgate.core.codec import CodecError, is_name
 from heartgate.core.model import Record, Role, Standing
@@ -29,7 +30,7 @@ QUIET_S = 12.0  # longer than a block or a write of the record may take
 WITHDRAW_S = 5.0
 REMOVE_S = 10.0
 POLL_S = 0.05
-SILENT_S = 5.0  # messages are repeated once a second; who has forgotten the device tells nothing of it any more
+SILENT_S = 3.0  # messages are repeated once a second; who lives on and tells nothing of the device has forgotten it
 STAY_FROZEN = 1
 
 Data = Dict[str, Any]
@@ -106,14 +107,15 @@ class Forgetting:
         if guard is not None:
             replica = guard.state.replica
             data.update(disk=replica.disk.value, role=replica.role.value, generation=replica.generation)
-            data["peers"] = {node: _peer(guard, node) for node in guard.config.nodes if node != guard.config.me}
+            speaking = self._speaking(guard)
+            data["peers"] = {node: _peer(guard, node, node in speaking) for node in guard.config.nodes if node != guard.config.me}
         return data
 
     def _seen(self, device: str, files: Files, cautions: List[Caution]) -> str:
         guard = self._daemon.guards.get(device)
         record = guard.state.record if guard is not None else files.record
         head = f"{record.standing.value} {record.epoch}" if record is not None else "no record"
-        return " ".join([head, *sorted(each.code for each in cautions)])
+        return " ".join([f"{head}:", *sorted(each.code for each in cautions)])
 
     def _refusal(self, device: str, files: Files) -> str:
         guard, saved = self._daemon.guards.get(device), files.saved
@@ -136,7 +138,15 @@ class Forgetting:
             if files.trouble:
                 return [Caution("unreadable", f"its record cannot be read ({files.trouble}): it may have been blocked")]
             return of_record(device, files.record)
-        return [*of_record(device, guard.state.record), *of_facts(guard)]
+        return [*of_record(device, guard.state.record), *of_facts(guard, self._speaking(guard))]
+
+    def _speaking(self, guard: Guard) -> FrozenSet[str]:
+        """Who speaks of this device still. The policy keeps the last word of every node that lives; one that is slow is no
+        one that has forgotten it."""
+        now, beats = time.monotonic(), self._daemon.peers.last_beat
+        return frozenset(
+            node for node, _ in guard.state.heard if guard.contacts.silent_s(node) - (now - beats.get(node, 0.0)) < SILENT_S
+        )
 
     # --- doing it
 
@@ -146,7 +156,7 @@ class Forgetting:
         reason = self._refusal(device, files)
         if not reason and given is not None and given != me:
             reason = f"the order names {given!r:.70}, and this node is {me}"
-        elif not reason and request.get("seen") != self._seen(device, files, cautions):
+        elif not reason and not _good_for(str(request.get("seen", "")), self._seen(device, files, cautions)):
             reason = f"what is known of {device} has changed since it was shown, or was not shown: look again"
         elif not reason and cautions and given is None:
             reason = f"not without a person's word: {'; '.join(each.text for each in cautions)}"
@@ -286,7 +296,7 @@ def of_record(device: str, record: Optional[Record]) -> List[Caution]:
     return [Caution(record.standing.value, text)]
 
 
-def of_facts(guard: Guard) -> List[Caution]:
+def of_facts(guard: Guard, speaking: FrozenSet[str]) -> List[Caution]:
     """By what is known beside the record."""
     found, device, state = [], guard.device, guard.state
     if state.replica.role is Role.PRIMARY:
@@ -295,7 +305,7 @@ def of_facts(guard: Guard) -> List[Caution]:
     if state.handlers:
         found.append(Caution("handler", "a replication handler waits for an answer: it gets 1 (the device stays frozen)"))
     for node, said in state.heard:
-        if said.standing in CURRENT and guard.config.me in said.in_sync and guard.contacts.silent_s(node) < SILENT_S:
+        if said.standing in CURRENT and guard.config.me in said.in_sync and node in speaking:
             text = (
                 f"{node} says that it is {said.standing.value} and in sync with this copy (epoch {said.epoch}): if it loses the "
                 f"replication before {device} is forgotten there too, it waits for an answer of this node, and has it fenced"
@@ -309,8 +319,13 @@ def attribute(device: str) -> str:
     return f"heartgate-{device}"
 
 
-def _peer(guard: Guard, node: str) -> Data:
+def _good_for(shown: str, now: str) -> bool:
+    """The same record, and nothing speaks against it that was not shown. (What spoke against it then may have gone.)"""
+    (head_then, _, codes_then), (head_now, _, codes_now) = shown.partition(":"), now.partition(":")
+    return head_then == head_now and set(codes_now.split()) <= set(codes_then.split())
+
+
+def _peer(guard: Guard, node: str, speaks: bool) -> Data:
     said = guard.state.message_of(node)
-    fresh = said is not None and guard.contacts.silent_s(node) < SILENT_S
-    told = f"{said.standing.value}, epoch {said.epoch}, disk {said.disk.value}" if said is not None and fresh else ""
+    told = f"{said.standing.value}, epoch {said.epoch}, disk {said.disk.value}" if said is not None and speaks else ""
     return {"link": guard.state.replica.peer(node).link.value, "says": told}
