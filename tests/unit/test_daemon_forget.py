@@ -355,3 +355,25 @@ def test_a_record_that_cannot_be_read(tmp_path: Path) -> None:
         assert run(bench, "r0", "--yes-forget", "nodea")[0] == 0 and left(bench) == []
     finally:
         bench.close()
+
+
+def test_a_record_that_was_synced_when_somebody_last_watched(tmp_path: Path) -> None:
+    """A guard would be unproven after a boot: files alone claim no more."""
+    bench = Bench(tmp_path)
+    bench.daemon.services.store.save_record("r0", SYNCED._replace(boot="before"))
+    bench.daemon.start()
+    try:
+        code, printed = run(bench, "r0")
+        assert code == 1 and "another node may have gone on without it, so this copy may be old" in printed
+        assert left(bench) == ["r0.state"]
+        assert run(bench, "r0", "--yes-forget", "nodea")[0] == 0 and left(bench) == []
+    finally:
+        bench.close()
+
+
+def test_a_guard_that_is_stopped_by_an_invariant(make: Make) -> None:
+    bench = make(SYNCED)
+    bench.daemon.guards["r0"].broken = ("I3 synced without proof about nodec",)
+    code, printed = run(bench, "r0")
+    assert code == 1 and "its steps are refused (I3 synced without proof about nodec)" in printed
+    assert run(bench, "r0", "--yes-forget", "nodea")[0] == 0 and gone(bench)

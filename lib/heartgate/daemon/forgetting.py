@@ -137,7 +137,7 @@ class Forgetting:
         if guard is None:
             if files.trouble:
                 return [Caution("unreadable", f"its record cannot be read ({files.trouble}): it may have been blocked")]
-            return of_record(device, files.record)
+            return of_record(device, files.record) or of_nobody_watched(files.record)
         return [*of_record(device, guard.state.record), *of_facts(guard, self._speaking(guard))]
 
     def _speaking(self, guard: Guard) -> FrozenSet[str]:
@@ -296,6 +296,14 @@ def of_record(device: str, record: Optional[Record]) -> List[Caution]:
     return [Caution(record.standing.value, text)]
 
 
+def of_nobody_watched(record: Optional[Record]) -> List[Caution]:
+    """`synced`, and no guard: another node may have gone on since it was written."""
+    if record is None:
+        return []
+    text = f"its record says {record.standing.value}, and nothing has guarded it since: another node may have gone on without it"
+    return [Caution("unwatched", f"{text}, so this copy may be old")]
+
+
 def of_facts(guard: Guard, speaking: FrozenSet[str]) -> List[Caution]:
     """By what is known beside the record."""
     found, device, state = [], guard.device, guard.state
@@ -304,6 +312,9 @@ def of_facts(guard: Guard, speaking: FrozenSet[str]) -> List[Caution]:
         found.append(Caution("in-use", f"{text} is there still"))
     if state.handlers:
         found.append(Caution("handler", "a replication handler waits for an answer: it gets 1 (the device stays frozen)"))
+    if guard.broken:
+        text = f"its steps are refused ({'; '.join(guard.broken)}): what it says of its standing may be out of date"
+        found.append(Caution("stopped", text))
     for node, said in state.heard:
         if said.standing in CURRENT and guard.config.me in said.in_sync and node in speaking:
             text = (
