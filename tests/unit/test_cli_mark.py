@@ -47,10 +47,12 @@ def hear(bench: Bench, said: Standing, epoch: int) -> None:
     bench.until("nodeb to be heard", lambda: bench.daemon.guards["r0"].state.message_of("nodeb"))
 
 
-def run(bench: Bench, *arguments: str, typed: Optional[str] = None) -> Tuple[int, str]:
+def run(
+    bench: Bench, *arguments: str, typed: Optional[str] = None, command: str = "mark-synchronized"
+) -> Tuple[int, str]:
     """The command as a process (typed: on a terminal), while the daemon is turned. (exit code, everything it printed)"""
     argv = [sys.executable, "-c", "import sys; from heartgate.cli.main import main; sys.exit(main(sys.argv[1:]))",
-            "mark-synchronized", *arguments, "--socket", str(bench.socket)]  # fmt: skip
+            command, *arguments, "--socket", str(bench.socket)]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": "lib"}
     if typed is None:
         process = subprocess.Popen(

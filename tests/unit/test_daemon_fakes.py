@@ -103,6 +103,9 @@ class FakeSource:
     def watch(self, resource: str, program: str) -> None:
         self.tell(resource, self.initial.get(resource, TOGETHER))
 
+    def discard(self, resource: str) -> None:
+        self.facts.pop(resource, None)
+
     def tell(self, resource: str, replica: Replica) -> None:
         self.facts[resource] = replica
         self.pipe.ring()
@@ -232,6 +235,8 @@ class FakeWorld:
         self.journal = FakeJournal()
         self.carriers: List[FakeCarrier] = []
         self.corosync = True
+        self.name = "nodea"  # this node's, as Corosync has it
+        self.names: Sequence[str] = ("nodea", "nodeb")
         self.sources: Dict[str, FakeSource] = {}
         self.initial: Dict[str, Replica] = {}
         self.drivers: Dict[str, FakeDriver] = {}
@@ -256,17 +261,17 @@ class FakeWorld:
     def carrier(self) -> FakeCarrier:
         if not self.corosync:
             raise CarrierLost("Corosync is not running")
-        self.carriers.append(FakeCarrier())
-        self.carriers[-1].arrive(View(("nodea",), ("nodea", "nodeb"), True))
+        self.carriers.append(FakeCarrier(self.name))
+        self.carriers[-1].arrive(View((self.name,), tuple(sorted((self.name, "nodeb"))), True))
         return self.carriers[-1]
 
     def local_name(self) -> str:
         if not self.corosync:
             raise AdapterError("Corosync is not running")
-        return "nodea"
+        return self.name
 
     def node_names(self) -> Sequence[str]:
-        return ("nodea", "nodeb")
+        return self.names
 
     def cluster(self, me: str) -> FakeCluster:
         return self.pacemaker

@@ -141,9 +141,59 @@ def test_configurations(store: Store) -> None:
     store.save_config(saved)
     assert store.load_config("r0") == (saved, None)
     assert store.devices() == ["r0"]
-    store.forget_config("r0")
-    store.forget_config("r0")
-    assert store.devices() == []
+
+
+def whole(store: Store) -> None:
+    store.save_record("r0", NEW)
+    store.save_config(Saved("r0", "nodea", {"device": "r0"}, True))
+    for note in module.NOTES:
+        store.save_note("r0", note, {})
+    store.append_history("r0", b"{}\n")
+
+
+def test_a_device_is_forgotten_but_for_its_history(store: Store) -> None:
+    whole(store)
+    store.save_record("r1", OLD)
+    store.save_note("r0", "heartbeat-link", {})  # of a resource of that name
+    assert store.kept("r0") == ["r0.state", "r0.config", "r0.flush", "r0.fencing", "r0.contacts"]
+    for _ in range(2):
+        store.forget("r0")
+        assert sorted(path.name for path in store.directory.iterdir()) == ["r0.heartbeat-link", "r0.verdicts", "r1.state"]
+    assert store.kept("r0") == [] and store.load_record("r0") == (None, None)
+
+
+@pytest.mark.req("A4")
+@pytest.mark.parametrize("name", ["unlink", "fsync"])
+def test_forgetting_interrupted_at_each_step(store: Store, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The record is there unless everything else is durably gone: what it forbids it forbids still."""
+    for after in (False, True):
+        for nth in range(len(module.NOTES) + 3):
+            whole(store)
+            _interrupt(monkeypatch, name, nth, after)
+            with contextlib.suppress(Interrupted):
+                store.forget("r0")
+            monkeypatch.undo()
+            assert store.load_record("r0") == (NEW, None) or store.kept("r0") == []
+            assert store.load_record("r0") == (NEW, None) or name == "fsync" or nth >= len(module.NOTES) + 1
+
+
+def test_the_record_is_removed_when_the_rest_is_on_the_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole(store)
+    order: List[str] = []
+    real_unlink, real_fsync = Path.unlink, os.fsync
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        order.append(path.name)
+        real_unlink(path, missing_ok)
+
+    def fsync(fd: int) -> None:
+        order.append("fsync")
+        real_fsync(fd)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    monkeypatch.setattr(os, "fsync", fsync)
+    store.forget("r0")
+    assert order == ["r0.config", *(f"r0.{note}" for note in module.NOTES), "fsync", "r0.state", "fsync"]
 
 
 @pytest.mark.parametrize(

@@ -183,11 +183,10 @@ KINDS: Dict[str, Kind] = {
     "invariant": Kind(
         "97be35d0c1f24e6a8d5b0f72ea64c311", ERROR, "An action was refused, since it would break an invariant",
         "Nothing of the step was carried out (HEARTGATE_EVENT is what led to it), so the device stays as it is: frozen, if it "
-        "was. The monitor of its replica-guard fails. It is an error in heartgate, or the set of nodes in `priorities` was "
-        "changed under a guarded device.",
-        "`heartgate status` names the invariant. `without proof about NODE`: were the nodes in `priorities` changed?",
-        "A change of the nodes: put the old `priorities` back, then docs/operations.md, \"Replacing a node\". Otherwise please "
-        "report it, with `journalctl -o verbose` of this message and /var/lib/heartgate/DEVICE.verdicts of all nodes. "
+        "was. The monitor of its replica-guard fails. It is an error in heartgate, or files in "
+        "/var/lib/heartgate were changed by hand.",
+        "`heartgate status` names the invariant.",
+        "Please report it, with `journalctl -o verbose` of this message and /var/lib/heartgate/DEVICE.verdicts of all nodes. "
         "`systemctl restart heartgated` thaws nothing and begins anew with the record on the disk."),
     "daemon": Kind(
         "ed4870b6a3294c1fb95e2d7c0f816a12", INFO, "The node daemon",
@@ -243,9 +242,26 @@ KINDS: Dict[str, Kind] = {
         "If it stays: start the replica-guard here."),
     "internal": Kind(
         "f90e08c4381641dfb1fd3fe686d551c3", ERROR, "An error inside heartgated",
-        "What failed was left undone. Or the node has another name than when the daemon was started; the message says so.",
+        "What failed was left undone.",
         "The message: it has the place in the program.",
-        "Please report it. After a change of the node's name: `systemctl restart heartgated`."),
+        "Please report it."),
+    "renamed": Kind(
+        "abe854db31694322ad9a12cfd1e5e7a5", WARNING, "Corosync has another name for this node",
+        "It was HEARTGATE_BEFORE and is HEARTGATE_NAME since Corosync was joined anew. If nothing is guarded under the old "
+        "name the new one is taken over, and the message says so. Otherwise the devices that the message names stay guarded "
+        "under the old one, which the other nodes cannot hear, and no resource can be registered.",
+        "`corosync-quorumtool -l`; nodelist in /etc/corosync/corosync.conf on all nodes.",
+        "Taken over: nothing. Otherwise give the node its old name back in corosync.conf on all nodes and restart Corosync; "
+        "or, for the new name, delete the replica-guard, `heartgate forget DEVICE` on every node, and create it anew with "
+        "the new name."),
+    "forgotten": Kind(
+        "fe94f7090bfb4953a4613e22c78c8169", WARNING, "@HEARTGATE_DEVICE@ is not guarded here any more",
+        "`heartgate forget`: its record, configuration and notes were removed, and the node attribute withdrawn. It was "
+        "HEARTGATE_STANDING. HEARTGATE_BY is who ordered it; HEARTGATE_CONFIRMED tells whether a person had to confirm it "
+        "(the copy was blocked, unproven, deciding, solo or in use, or another node was in sync with it).",
+        "`heartgate status` on all nodes; `heartgate explain DEVICE` still tells what was before.",
+        "On the other nodes the same, or a replica-guard here again: DRBD's handlers are told that the device is not "
+        "guarded, and the next loss keeps it frozen."),
     "operator": Kind(
         "c1386e9f5b7a42d0916de4fb02a87c14", WARNING, "A person decided about @HEARTGATE_DEVICE@",
         "HEARTGATE_COMMAND is what was ordered; the message has the user's number, and the reason if it was refused.",

@@ -247,6 +247,7 @@ def _duration(milliseconds: int) -> str:
 
 DONE = {"persist": "written down", "block": "block", "release": "release", "unblock": "mark lifted", "drop": "sync link dropped",
         "rehandle": "asked again", "enforce": "keeping it blocked", "flush": "flush", "answer": "answered handler",
+        "forgotten": "FORGOTTEN (heartgate forget), nothing of it is guarded here any more",
         "refused": "REFUSED BY AN INVARIANT, nothing of it was carried out"}  # fmt: skip
 
 

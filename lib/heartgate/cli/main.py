@@ -14,6 +14,7 @@ COMMANDS = {
     "status": "status",
     "explain": "explain",
     "mark-synchronized": "mark",
+    "forget": "forget",
     "check": "check",
     "facts": "facts",
     "link-report": "link_report",

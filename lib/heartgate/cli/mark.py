@@ -7,15 +7,14 @@ scripts. The daemon decides whether it may be done at all.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 from typing import Any, Dict, List
 
+from heartgate.cli.deciding import FAILED, OK, ask, confirmed, failed, not_running
 from heartgate.daemon import client
 
-OK, FAILED, USAGE, NOT_RUNNING, NO_DEVICE = 0, 1, 2, 4, 5
 LOOK_S, MARK_S = 20.0, 30.0
 
 HELP = "declare this node's replica the good one, when the other cannot be met (data may be lost)"
@@ -50,24 +49,20 @@ def add_arguments(commands: Any) -> None:
 
 def main(options: argparse.Namespace) -> int:
     try:
-        shown = _ask(options, "mark-show", LOOK_S)
+        shown = ask(options, "mark-show", LOOK_S)
         if not shown.get("ok"):
-            return _failed(shown)
+            return failed(shown)
         print(page(shown))
         if shown["refusal"]:
             print(f"\nheartgate: refused: {shown['refusal']}", file=sys.stderr)
             return FAILED
-        if not _confirmed(options.yes_lose_data, str(shown["node"])):
+        if not confirmed("--yes-lose-data", options.yes_lose_data, str(shown["node"]), "keep its copy and give up what it lacks"):
             return FAILED
-        answer = _ask(options, "mark", MARK_S, node=str(shown["node"]), uid=str(os.getuid()))
+        answer = ask(options, "mark", MARK_S, node=str(shown["node"]), uid=str(os.getuid()))
     except client.Unreachable as error:
-        print(
-            f"heartgate: heartgated does not run on this node ({error}); start it first: systemctl start heartgated",
-            file=sys.stderr,
-        )
-        return NOT_RUNNING
+        return not_running(error)
     if not answer.get("ok"):
-        return _failed(answer)
+        return failed(answer)
     print(f"\n{shown['device']}: {answer['standing']}, epoch {answer['epoch']}: this node may serve now.")
     print(
         "Another node blocks as soon as it hears this one, and is brought up to date over the replication link. If it has writes\n"
@@ -75,38 +70,6 @@ def main(options: argparse.Namespace) -> int:
         f"  drbdadm disconnect {shown['device']}; drbdadm connect --discard-my-data {shown['device']}"
     )
     return OK
-
-
-def _ask(options: argparse.Namespace, op: str, timeout_s: float, **fields: str) -> Dict[str, Any]:
-    line = client.ask(client.request(op, device=options.device, **fields), timeout_s, options.socket)
-    try:
-        answer = json.loads(line)
-    except ValueError:
-        answer = None
-    return answer if isinstance(answer, dict) else {"ok": False, "error": "heartgated's answer makes no sense"}
-
-
-def _failed(answer: Dict[str, Any]) -> int:
-    print(f"heartgate: {answer.get('error', 'heartgated gave no reason')}", file=sys.stderr)
-    return NO_DEVICE if answer.get("unknown") else FAILED
-
-
-def _confirmed(given: Any, node: str) -> bool:
-    if given is not None:
-        if given != node:
-            print(f"heartgate: not done: --yes-lose-data names {given!r}, and this node is {node}", file=sys.stderr)
-        return bool(given == node)
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        print(f"heartgate: not done: no terminal to ask on; a script gives --yes-lose-data {node}", file=sys.stderr)
-        return False
-    print(f"\nType the name of this node ({node}) to keep its copy and give up what it lacks; anything else changes nothing.")
-    try:
-        typed = input("node: ").strip()
-    except (EOFError, KeyboardInterrupt):
-        typed = ""
-    if typed != node:
-        print("heartgate: not done: that is not the name of this node", file=sys.stderr)
-    return typed == node
 
 
 def page(shown: Dict[str, Any]) -> str:

@@ -23,9 +23,11 @@ class Contacts:
         found = services.store.load_note(device, NOTE)
         self._last: Dict[str, Data] = {n: d for n, d in found.items() if isinstance(d, dict)} if isinstance(found, dict) else {}
         self._written_ms: Dict[str, int] = {}
+        self._at_s: Dict[str, float] = {}  # monotonic time of its last message about this device
 
     def heard(self, message: Message) -> None:
         now = _now_ms()
+        self._at_s[message.sender] = time.monotonic()
         said = {
             "standing": message.standing.value,
             "epoch": message.epoch,
@@ -40,6 +42,7 @@ class Contacts:
 
     def still_there(self, node: str) -> None:
         """It repeats what it said last."""
+        self._at_s[node] = time.monotonic()
         if node in self._last:
             self._last[node]["at"] = _now_ms()
             if self._last[node]["at"] - self._written_ms.get(node, 0) >= EVERY_MS:
@@ -50,6 +53,10 @@ class Contacts:
         for node in nodes:
             if node in self._last:
                 self._write(node)
+
+    def silent_s(self, node: str) -> float:
+        """How long it has said nothing about this device: a daemon that has forgotten the device goes on with its others."""
+        return time.monotonic() - self._at_s.get(node, float("-inf"))
 
     def last(self) -> Dict[str, Data]:
         return {node: dict(data) for node, data in self._last.items()}

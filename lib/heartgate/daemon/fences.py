@@ -244,6 +244,8 @@ class Fences:
 
     def forget(self, device: str) -> None:
         self._baselines.pop(device, None)
+        for attempt in self._attempts.values():
+            attempt.epochs.pop(device, None)
         self._told = {entry for entry in self._told if entry[0] != device}
 
 

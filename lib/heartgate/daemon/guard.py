@@ -87,13 +87,16 @@ class Guard:
         params: Params,
         driver: Driver,
         check: Check = check_local,
+        run: str = "",
     ) -> None:
         self.services = services
+        self.run = run or services.run
+        self.ended = False
         self.outside = outside
         self.config = config
         self.params = params
         self.active = True  # the resource runs: what `monitor` says
-        self.history = History(services, config.device)
+        self.history = History(services, config.device, self.run)
         self.operations = Operations(self, driver)
         self.contacts = Contacts(services, config.device)
         self._told_wait = ""  # what was last said in the journal of what this node waits for
@@ -124,7 +127,7 @@ class Guard:
     def begin(self, record: Optional[Record]) -> None:
         """After a start of the daemon, with what was found on the disk."""
         self.persisted = record
-        self._state, actions = policy.initial(self.config, record, self.services.world.boot, self.services.run)
+        self._state, actions = policy.initial(self.config, record, self.services.world.boot, self.run)
         broken = tuple(self._check(self.config, None, self._state, actions))
         if broken:
             self._refuse("start", broken)
@@ -132,7 +135,13 @@ class Guard:
             self.history.start(self.config, record, self._state, actions)
             self._carry_out(actions)
 
+    def end(self) -> None:
+        """The device is not guarded any more: whatever still comes, from a timer or a worker, changes nothing."""
+        self.ended = True
+
     def handle(self, event: Event) -> None:
+        if self.ended:
+            return
         old = self.state
         try:
             new, actions = policy.step(self.config, old, event)
@@ -165,7 +174,7 @@ class Guard:
 
     def _wait(self) -> str:
         """What it waits for and how a person can end that, for a replica that may not serve until it has met others."""
-        if self.state.record.standing not in (Standing.UNPROVEN, Standing.BLOCKED):
+        if self.ended or self.state.record.standing not in (Standing.UNPROVEN, Standing.BLOCKED):
             return ""
         command = waiting.command_that_ends(self.config, self.state)
         told = waiting.waits_for(self.config, self.state)

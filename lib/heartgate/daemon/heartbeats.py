@@ -208,7 +208,7 @@ class Heartbeats:
             try:
                 if body["boot"] != services.world.boot:
                     continue  # Pacemaker starts it anew
-                me, raw, interface = str(body["me"]), dict(body["params"]), str(body["interface"])
+                me, raw, interface = self._daemon.me or str(body["me"]), dict(body["params"]), str(body["interface"])
                 known = None if body["known"] is None else frozenset(map(str, body["known"]))
                 params, problems = link_params.parse(raw)
                 if params is None:
@@ -221,6 +221,21 @@ class Heartbeats:
             report = Report(interface, None, None, (), ())
             self._add(Heartbeat(resource, Checked(me, params, question, report, None), raw, known))
             self._soon(0.0)
+
+    def renamed(self, me: str) -> None:
+        """This node has another name: its end of each link is looked up under that."""
+        services = self._daemon.services
+        for beat in list(self.all.values()):
+            try:
+                beat.question = beat.params.question(me)
+            except ValueError as error:
+                services.journal.send("setup", f"{beat.resource}: {error}", device=beat.resource)
+                del self.all[beat.resource]
+                self._withdraw(beat)
+                continue
+            beat.me = me
+            self._keep(beat)
+        self._soon(0.0)
 
     def _add(self, beat: Heartbeat) -> None:
         before = self.all.get(beat.resource)
@@ -317,6 +332,9 @@ class Heartbeats:
     def _settle(self, beat: Heartbeat, report: Report) -> None:
         """The first look with carrier: what it warns of was there before."""
         beat.known = report.known()
+        self._keep(beat)
+
+    def _keep(self, beat: Heartbeat) -> None:
         store, body, resource = self._daemon.services.store, beat.note(self._daemon.services.world.boot), beat.resource
         self._daemon.workers.submit(
             f"link:{resource}", lambda: store.save_note(resource, NOTE, body), lambda result: None, REPORT_S

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Dict, Optional, Tuple
+from typing import Dict, Optional, Sequence, Set, Tuple
 
-from heartgate.adapters.base import AdapterError, Cluster
-from heartgate.core.model import Heard, Membership, Message, Record, Replica, ReplicaChanged
+from heartgate.adapters.base import AdapterError, Cluster, Problem
+from heartgate.core.model import Config, Heard, Membership, Message, Record, Replica, ReplicaChanged
+from heartgate.daemon import replicas
 from heartgate.daemon.control import ControlServer
 from heartgate.daemon.fences import Fences
 from heartgate.daemon.guard import Guard, Outside, tell_all
@@ -38,6 +39,9 @@ class Daemon:
         self.services = Services(self.loop, self.workers, store, world, os.urandom(8).hex())
         self.guards: Dict[str, Guard] = {}
         self.me: Optional[str] = None
+        self.called = ""  # what Corosync calls this node since it was joined last
+        self.leaving: Set[str] = set()  # devices that are being forgotten
+        self._runs: Dict[str, str] = {}  # of devices that were forgotten: a new guard must not be taken for the old one
         self._cluster: Optional[Cluster] = None
         self._reported: Dict[str, int] = {}
         self.words = Words()
@@ -102,7 +106,7 @@ class Daemon:
             guard.active = active
             guard.handle(self.peers.membership_now(config.me))  # what the new parameters say is told, and acted upon
             return guard
-        guard = Guard(self.services, self._outside, config, params, driver)
+        guard = Guard(self.services, self._outside, config, params, driver, run=self._runs.get(device, ""))
         guard.active = active
         guard.begin(record)
         self.guards[device] = guard
@@ -122,6 +126,8 @@ class Daemon:
             found = settings(self.services.world, saved.params, saved.me)
             record, aside = store.load_record(device)
             self.report_aside(device, aside)
+            for each in replicas.problems(found.config, replicas.recorded(record)):
+                self.services.journal.send("setup", f"{device}: {each.message}; {each.remedy}", device=device)
             self.guard(found, record, saved.active)
         except (Refused, AdapterError, ValueError) as error:
             text = f"{device}: its saved configuration cannot be used: {error}"
@@ -140,24 +146,87 @@ class Daemon:
     def load(self, found: Settings) -> Tuple[Optional[Record], Optional[KeptAside]]:
         """For a device that is registered now: save its configuration, read its record. Blocks: worker thread."""
         store, device = self.services.store, found.config.device
+        if device in self.leaving:
+            raise AdapterError(f"{device} is being forgotten (heartgate forget): try again")
+        if self.me not in (None, found.config.me):
+            raise AdapterError(f"this node was {found.config.me} and is {self.me} now: try again")
         store.save_config(Saved(device, found.config.me, found.raw, True))
         return store.load_record(device)
 
-    def identify(self, me: str) -> None:
-        if self.me not in (None, me):
-            self.services.journal.send("internal", f"this node was {self.me} and is {me} now: restart heartgated")
-            raise AdapterError(f"this node was {self.me} and is {me} now")
-        if self.me is None:
-            self.me = me
-            self._cluster = self.services.world.cluster(me)
+    def problems_before(self, config: Config) -> Sequence[Problem]:
+        """What is wrong with it by what was registered before. Blocks: worker thread. Raises OSError."""
+        guard = self.guards.get(config.device)
+        before = replicas.known(self.services.store, config.device, guard.config if guard is not None else None)
+        return replicas.problems(config, before)
 
-    # --- events
+    def drop(self, guard: Guard) -> None:
+        """Guard it no more. Its files are another matter (`heartgate.daemon.forgetting`)."""
+        device = guard.device
+        guard.end()
+        self.guards.pop(device, None)
+        self._runs[device] = os.urandom(8).hex()
+        self.sources.discard(device)
+        self.peers.forget(device)
+        self.words.forget(device)
+        self.fences.forget(device)
+
+    # --- this node's name
+
+    def identify(self, me: str) -> None:
+        """Of something that is registered, or was. Raises AdapterError."""
+        if self.me not in (None, me):
+            raise AdapterError(f"this node was {me} and is {self.me} now")
+        if self.me is None:
+            self._take(me)
+
+    def _take(self, me: str) -> None:
+        self.me = me
+        self._cluster = self.services.world.cluster(me)
 
     def _joined(self, name: str) -> None:
-        try:
-            self.identify(name)
-        except AdapterError:
+        """Corosync was joined, and asked for this node's name: after a restart of Corosync it may be another one."""
+        self.called = name
+        self.settle_name(anew=True)
+
+    def settle_name(self, anew: bool = False) -> None:
+        """Take the name that Corosync has, unless a device is guarded under another one. anew: say so if it is."""
+        old, new = self.me, self.called
+        if not new or new == old:
             return
+        trouble = self.name_trouble()
+        if trouble is not None and anew:
+            devices = " ".join(self.guards)
+            self.services.journal.send(
+                "renamed", f"{trouble.message}; {trouble.remedy}", before=old, name=new, devices=devices
+            )
+        if trouble is not None:
+            return
+        if old is not None:
+            self.sources.close()
+            self.services.journal.send(
+                "renamed", f"Corosync calls this node {new} now; it was {old}: taken over, nothing is guarded under the old name",
+                before=old, name=new,
+            )  # fmt: skip
+        self._take(new)
+        self.heartbeats.renamed(new)
+
+    def name_trouble(self) -> Optional[Problem]:
+        """Devices are guarded under a name that Corosync does not have for this node any more."""
+        me, called = self.me, self.called
+        if me is None or not called or called == me or not self.guards:
+            return None
+        devices = sorted(self.guards)
+        are = f"{' '.join(devices)} {'are' if len(devices) > 1 else 'is'}"
+        return Problem(
+            "node-renamed",
+            f"Corosync calls this node {called} now, and {are} guarded here as {me}: the other nodes "
+            f"cannot hear it under that name",
+            f"give this node the name {me} back in corosync.conf on all nodes, and restart Corosync; or, for the name {called}: "
+            f"delete the resource, `{'; '.join(f'heartgate forget {device}' for device in devices)}` on every node, and create it "
+            f'anew with {called} in priorities (docs/operations.md, "Another name for a node")',
+        )
+
+    # --- events
 
     def _heard(self, heard: Heard) -> bool:
         guard = self.guards.get(heard.message.device)

@@ -54,9 +54,10 @@ def core_version() -> str:
 class History:
     """Loop thread, but for `_write`, which runs in the device's lane."""
 
-    def __init__(self, services: Services, device: str) -> None:
+    def __init__(self, services: Services, device: str, run: str) -> None:
         self._services = services
         self._device = device
+        self._run = run
         self._numbers = 0
         self._waiting: Deque[Waiting] = deque(maxlen=WAITING_LIMIT)
         self._due = False
@@ -92,7 +93,7 @@ class History:
 
     def _add(self, kind: str, describe: Describe, config: Optional[Config], checkpoint: bool) -> None:
         self._numbers += 1
-        head = Head(0, "", self._services.run, self._numbers, int(time.time() * 1000), now_us())
+        head = Head(0, "", self._run, self._numbers, int(time.time() * 1000), now_us())
         self._waiting.append(Waiting(head, kind, describe, config, checkpoint))
         if not self._due and not self._writing:
             self._due = True

@@ -251,10 +251,10 @@ class Operations:
         return self._guard.state.replica
 
     def _is_blocked(self) -> bool:
-        return self._guard.state.record.standing is Standing.BLOCKED
+        return self._guard.state.record.standing is Standing.BLOCKED and not self._guard.ended
 
     def _may_serve(self) -> bool:
-        return self._guard.state.record.standing in (Standing.SYNCED, Standing.SOLO)
+        return self._guard.state.record.standing in (Standing.SYNCED, Standing.SOLO) and not self._guard.ended
 
     def _do(
         self, work: Callable[[Driver, Replica], Outcome], done: Callable[[Answer], None], deadline_s: float

@@ -133,29 +133,37 @@ class Peers:
     def _flush(self) -> None:
         self._flushing = False
         while self._outbox and self._carrier is not None:
-            batch = self._batch()
-            if not self._put([self._outbox[device].fragment for device in batch]):
+            batch = self._batch(self._carrier.local)
+            if not batch:
+                return
+            if not self._put([self._outbox[device].fragment for device in batch], self._outbox[batch[0]].message.run):
                 return
             for device in batch:
                 del self._outbox[device]
 
-    def _batch(self) -> List[str]:
+    def _batch(self, local: str) -> List[str]:
+        """Of one run: the payload's head has it. What was told under another name of this node stays here: the others would
+        take it for that of another node."""
         chosen: List[str] = []
-        size = 0
+        size, run = 0, ""
+        self._outbox = {device: told for device, told in self._outbox.items() if told.message.sender == local}
         for device, told in self._outbox.items():
+            if run not in ("", told.message.run):
+                continue
+            run = told.message.run
             size += len(told.fragment) + 1
             if chosen and (size > BATCH_BYTES or len(chosen) >= codec.MAX_MESSAGES):
                 break
             chosen.append(device)
         return chosen
 
-    def _put(self, fragments: List[bytes]) -> bool:
+    def _put(self, fragments: List[bytes], run: str) -> bool:
         """False: not now; it will be tried again."""
         carrier = self._carrier
         if carrier is None:
             return False
         try:
-            carrier.send(codec.encode_payload(carrier.local, self._services.run, fragments))
+            carrier.send(codec.encode_payload(carrier.local, run, fragments))
         except CarrierBusy:
             self.counts["busy"] += 1
             if not self._flushing:
@@ -179,7 +187,7 @@ class Peers:
                 self._outbox.setdefault(device, self._told[device])
             self._flush()
         elif not self._outbox:
-            self._put([])
+            self._put([], self._services.run)
 
     # --- receiving
 

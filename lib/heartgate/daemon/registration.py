@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional
 
 from heartgate.adapters.base import AdapterError, Driver, Problem
 from heartgate.core.codec import is_name
@@ -72,14 +72,18 @@ def settings(world: World, raw: Mapping[str, str], me: str) -> Settings:
     return Settings(config, params, driver, _only_ours(raw))
 
 
-def checked(world: World, raw: Mapping[str, str], me: Optional[str] = None) -> Settings:
-    """With everything that the machine can tell. Blocks: worker thread. Raises Refused."""
+Before = Callable[[Config], Sequence[Problem]]
+
+
+def checked(world: World, raw: Mapping[str, str], me: Optional[str], before: Before) -> Settings:
+    """With everything that the machine can tell, and (`before`) that was registered before. Blocks: worker thread. Raises
+    Refused, OSError."""
     try:
         name = me or world.local_name()
     except AdapterError as error:
         raise Refused([Problem("no-cluster", f"Corosync does not answer: {error}", "start Corosync first")]) from None
     found = settings(world, raw, name)
-    problems: List[Problem] = [*_unknown_nodes(world, found.params), *_flush_targets(world, found.params)]
+    problems: List[Problem] = [*before(found.config), *_unknown_nodes(world, found.params), *_flush_targets(world, found.params)]
     problems += _ask_driver(found)
     if problems:
         raise Refused(problems)

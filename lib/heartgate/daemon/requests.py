@@ -12,6 +12,7 @@ from heartgate.core.model import UNKNOWN_REPLICA, HandlerCalled, HandlerGone, Li
 from heartgate.daemon import status
 from heartgate.daemon.behind import Behind
 from heartgate.daemon.control import Client
+from heartgate.daemon.forgetting import Forgetting
 from heartgate.daemon.guard import Guard
 from heartgate.daemon.marking import Marking
 from heartgate.daemon.registration import Refused, Settings, checked, tell
@@ -44,7 +45,7 @@ class Requests:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self.waiting: Dict[str, Waiting] = {}
-        marking, heartbeats = Marking(daemon), daemon.heartbeats
+        marking, forgetting, heartbeats = Marking(daemon), Forgetting(daemon), daemon.heartbeats
         self._behind = Behind(daemon)
         self._ops: Mapping[str, Callable[[Client, Mapping[str, Any]], None]] = {
             "ping": self._ping,
@@ -59,6 +60,8 @@ class Requests:
             "fencing": self._fencing,
             "mark-show": marking.show,
             "mark": marking.mark,
+            "forget-show": forgetting.show,
+            "forget": forgetting.forget,
             "link-register": heartbeats.register,
             "link-unregister": heartbeats.unregister,
             "link-monitor": heartbeats.monitor,
@@ -90,22 +93,26 @@ class Requests:
             client.reply({"rc": GUARDED, "message": f"{record.standing.value}, epoch {record.epoch}"})
 
     def _params(self, client: Client, request: Mapping[str, Any]) -> Optional[Mapping[str, str]]:
-        params = request.get("params")
-        if isinstance(params, dict) and all(isinstance(value, str) for value in params.values()):
+        """None: it has its answer."""
+        params, trouble = request.get("params"), self._daemon.name_trouble()
+        if not isinstance(params, dict) or not all(isinstance(value, str) for value in params.values()):
+            client.reply({"ok": False, "error": "params is not an object of texts"})
+        elif trouble is not None:
+            client.reply(_refusal(Refused([trouble])))
+        else:
             return params
-        client.reply({"ok": False, "error": "params is not an object of texts"})
         return None
 
     def _check(self, client: Client, request: Mapping[str, Any]) -> None:
-        params, world, me = self._params(client, request), self._daemon.services.world, self._daemon.me
+        params, daemon = self._params(client, request), self._daemon
         if params is None:
             return
-        given = params
+        given, me, world, before = params, daemon.me, daemon.services.world, daemon.problems_before
 
         def done(result: Union[Settings, Exception]) -> None:
             client.reply({"ok": True} if isinstance(result, Settings) else _refusal(result))
 
-        self._daemon.workers.submit("check", lambda: checked(world, given, me), done, REGISTER_S)
+        self._daemon.workers.submit("check", lambda: checked(world, given, me, before), done, REGISTER_S)
 
     def _register(self, client: Client, request: Mapping[str, Any]) -> None:
         params, daemon = self._params(client, request), self._daemon
@@ -114,7 +121,7 @@ class Requests:
         given, me, world = params, daemon.me, daemon.services.world
 
         def work() -> Tuple[Settings, Optional[Record], Optional[KeptAside]]:
-            found = checked(world, given, me)
+            found = checked(world, given, me, daemon.problems_before)
             return (found, *daemon.load(found))
 
         def done(result: Union[Tuple[Settings, Optional[Record], Optional[KeptAside]], Exception]) -> None:
@@ -151,12 +158,13 @@ class Requests:
         """The device stays guarded as long as the replica exists: it still answers peers and handlers, and its attribute
         stays true. Taking the attribute away would demote a service only because its guard is restarted."""
         daemon = self._daemon
-        guard = daemon.find(str(request.get("device", "")))
-        if guard is None:
+        device = str(request.get("device", ""))
+        guard, store = daemon.find(device), daemon.services.store
+        if guard is not None:
+            guard.active, device = False, guard.device
+        elif not is_name(device):
             client.reply({"ok": True, "note": "was not guarded"})
             return
-        guard.active = False
-        device, store = guard.device, daemon.services.store
 
         def remember() -> None:
             saved, _ = store.load_config(device)
@@ -212,6 +220,11 @@ class Requests:
             "handler", f"{waiting.device}: handler exits {code}: {reason}", device=waiting.device, code=code
         )
         waiting.client.reply({"exit": code, "reason": reason})
+
+    def let_go(self, device: str, code: int, reason: str) -> None:
+        """All handlers of a device that wait."""
+        for handler in [name for name, waiting in self.waiting.items() if waiting.device == device and not waiting.answered]:
+            self.answer_handler(handler, code, reason)
 
     def _handler_gone(self, handler: str) -> None:
         waiting = self.waiting.pop(handler, None)

@@ -48,6 +48,7 @@ class DeviceSource(Source, Protocol):
     """A source that is told which devices to follow. add() raises AdapterError."""
 
     def watch(self, resource: str, program: str) -> None: ...
+    def discard(self, resource: str) -> None: ...
 
 
 class LinkWatch(Protocol):

@@ -32,7 +32,16 @@ class Sources:
         self._rewatch(kind)
         self._services.loop.soon(lambda: self._read(kind))
 
+    def discard(self, device: str) -> None:
+        """Follow it no more. Added again, everything of it is told anew."""
+        kind, _ = self._devices.pop(device, ("", ""))
+        if kind:
+            self._sources[kind].discard(device)
+            self._rewatch(kind)
+
     def _read(self, kind: str) -> None:
+        if kind not in self._sources:  # closed meanwhile
+            return
         try:
             changes = dict(self._sources[kind].read())
         except Exception as error:  # noqa: BLE001 - whatever a source does, its facts are unknown then, and nothing else
@@ -59,7 +68,9 @@ class Sources:
             self._changed(device, UNKNOWN_REPLICA)
 
     def close(self) -> None:
+        """Also when this node has got another name: sources are made with it, and made anew when they are needed."""
         for kind, source in self._sources.items():
             self._services.loop.forget(self._watched.pop(kind, -1))
             source.close()
         self._sources.clear()
+        self._devices.clear()

@@ -21,7 +21,7 @@ Data = Dict[str, Any]
 
 
 def of_daemon(daemon: Daemon, guards: Iterable[Guard]) -> Data:
-    view = daemon.peers.view
+    view, trouble = daemon.peers.view, daemon.name_trouble()
     now = time.monotonic()
     return {
         "ok": True,
@@ -29,6 +29,7 @@ def of_daemon(daemon: Daemon, guards: Iterable[Guard]) -> Data:
         "version": __version__,
         "run": daemon.services.run,
         "node": daemon.me,
+        "name_trouble": f"{trouble.message}; {trouble.remedy}" if trouble is not None else "",
         "carrier": "connected" if daemon.peers.connected else "lost",
         "reachable": list(view.reachable) if view else [],
         "online": list(view.online) if view else [],

@@ -22,6 +22,7 @@ from heartgate.core.model import Record
 CONFIG_VERSION = 1
 HISTORY_LIMIT = 512 * 1024  # bytes; when it is reached the older half is dropped
 MAX_KEPT_ASIDE = 100
+NOTES = ("flush", "fencing", "contacts")  # of a device; whose loss changes nothing
 
 
 class StoreError(Exception):
@@ -117,12 +118,18 @@ class Store:
         body = {"me": saved.me, "params": dict(saved.params), "active": saved.active}
         self._write(f"{saved.device}.config", codec.seal("heartgate-config", CONFIG_VERSION, body))
 
-    def forget_config(self, device: str) -> None:
-        try:
-            self._path(f"{device}.config").unlink()
-        except FileNotFoundError:
-            return
-        self._sync_directory()
+    def forget(self, device: str) -> None:
+        """Remove everything that was kept of a device but its history. The record goes last, when the rest is durably gone:
+        interrupted anywhere, what it forbids it forbids still. Raises OSError."""
+        for suffixes in (("config", *NOTES), ("state",)):
+            for suffix in suffixes:
+                with contextlib.suppress(FileNotFoundError):
+                    self._path(f"{device}.{suffix}").unlink()
+            self._sync_directory()
+
+    def kept(self, device: str) -> List[str]:
+        """Names of the files that `forget` would remove."""
+        return [f"{device}.{suffix}" for suffix in ("state", "config", *NOTES) if self._path(f"{device}.{suffix}").exists()]
 
     def devices(self) -> List[str]:
         """Devices with a remembered configuration."""

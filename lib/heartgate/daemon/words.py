@@ -40,6 +40,12 @@ class Words:
             self._ended.setdefault(message.device, {})[before] = self._clock()
             self._told[message.device] = message.role
 
+    def forget(self, device: str) -> None:
+        for device_and_node in [key for key in self._heard if key[0] == device]:
+            del self._heard[device_and_node]
+        self._told.pop(device, None)
+        self._ended.pop(device, None)
+
     def last(self, device: str, node: str) -> Optional[Message]:
         return self._heard.get((device, node))
 
