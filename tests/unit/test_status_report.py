@@ -166,6 +166,7 @@ WRONG: Dict[str, StatusFacts] = {
     "guard-stopped": with_instance("guard", "nodeb", role="Stopped", node=""),
     "resource-failed": with_instance("r0-writer", "nodea", failed=True),
     "hung-operations": with_daemon(hung=2),
+    "daemon-name": with_daemon(name_trouble=("Corosync calls this node nodex now", "give it the name nodea back")),
 }  # fmt: skip
 
 

@@ -67,6 +67,9 @@ def _daemons(facts: StatusFacts) -> Iterator[Reason]:
 
 
 def _hears(facts: StatusFacts, daemon: Daemon) -> Iterator[Reason]:
+    message, remedy = daemon.name_trouble
+    if message:
+        yield say("daemon-name", daemon.node, message, remedy)
     if daemon.hung:
         yield say("hung-operations", daemon.node, f"{daemon.hung} operations of heartgated on {daemon.node} do not come back",
                   "journalctl -u heartgated names them; a disk or a program hangs")  # fmt: skip

@@ -30,7 +30,15 @@ def daemon(data: Data) -> Daemon:
             Interface(_text(each, "resource"), _text(each, "interface"), _text(each, "state"), _text(each, "message"))
             for each in _objects(data, "heartbeat_links")
         ),
+        name_trouble=_trouble(data),
     )
+
+
+def _trouble(data: Data) -> Tuple[str, str]:
+    if data.get("name_trouble") is None:
+        return "", ""
+    told = _object(data, "name_trouble")
+    return _text(told, "message"), _text(told, "remedy")
 
 
 def devices(data: Data) -> Tuple[Device, ...]:

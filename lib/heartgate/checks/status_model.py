@@ -151,6 +151,7 @@ class Daemon:
     beats_ms: Mapping[str, int]
     hung: int
     interfaces: Tuple[Interface, ...] = ()
+    name_trouble: Tuple[str, str] = ("", "")  # what is wrong with the name that Corosync has for this node; what to do
 
 
 @dataclass(frozen=True)

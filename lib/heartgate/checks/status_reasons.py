@@ -28,6 +28,7 @@ REASONS: Tuple[ReasonInfo, ...] = (
     ReasonInfo("record-unreadable", AT_RISK, "The record of the standing cannot be used."),
     ReasonInfo("invariant-stopped", AT_RISK, "A step of the policy would break an invariant and was not taken."),
     ReasonInfo("daemon-down", AT_RISK, "heartgated does not run on this node, which has a guarded device."),
+    ReasonInfo("daemon-name", AT_RISK, "Corosync has another name for this node than the one under which devices are guarded."),
     ReasonInfo("carrier-lost", AT_RISK, "heartgated hears nobody: Corosync is gone."),
     ReasonInfo("node-offline", AT_RISK, f"A node with a replica is no member of the cluster ({SPARE})."),
     ReasonInfo("daemon-silent", AT_RISK, f"A node is a member, and its heartgated is not heard ({SPARE})."),

@@ -29,7 +29,7 @@ def of_daemon(daemon: Daemon, guards: Iterable[Guard]) -> Data:
         "version": __version__,
         "run": daemon.services.run,
         "node": daemon.me,
-        "name_trouble": f"{trouble.message}; {trouble.remedy}" if trouble is not None else "",
+        "name_trouble": {"message": trouble.message, "remedy": trouble.remedy} if trouble is not None else None,
         "carrier": "connected" if daemon.peers.connected else "lost",
         "reachable": list(view.reachable) if view else [],
         "online": list(view.online) if view else [],
