@@ -267,6 +267,14 @@ def test_what_is_by_hand_stops_it_before_anything_after_it(capsys: pytest.Captur
     assert cluster.ran == ["heartgate heartbeat add nodea=10.77.20.1 nodeb=10.77.20.2"]
 
 
+def test_a_step_that_is_done_meanwhile_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody makes the other watcher by hand while the first one is made."""
+    cluster = Cluster()
+    cluster.effects["beat-hb0"] = {"beats": ("hb0", "hb1")}
+    assert cluster.apply() == 0 and finished(cluster)
+    assert "beat-hb1: done already" in capsys.readouterr().err and not any("interface=hb1" in words for words in cluster.ran)
+
+
 def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     cluster = Cluster()
     cluster.mute = ("rule",)

@@ -93,7 +93,9 @@ class Run:
     def _one(self, ident: str) -> None:
         step = self._present(ident)
         if step.state is State.DONE:
-            say(f"{ident}: done already" if ident in self._before else f"{ident}: done")
+            if ident not in self._before:  # a step before it, or somebody else
+                self._done.append(ident)
+            say(f"{ident}: done already")
             return
         self._check_signal()
         if step.state is State.BY_HAND:
