@@ -28,7 +28,7 @@ def said(name: str) -> crm_mon.Pacemaker:
 
 
 def heartbeat(name: str, state: Channel = UP, sending: Channel = UP, receiving: Channel = UP, node: str = "nodeb") -> Heartbeat:
-    where = f"10.77.1{name}.1 (hb{name})", f"10.77.1{name}.2"
+    where = f"10.77.1{name}.1 (hb{name})", f"10.77.1{name}.{'abc'.index(node[-1]) + 1}"
     return Heartbeat("network", node, name, state, sending, receiving, *where)
 
 
@@ -49,13 +49,14 @@ LIVE = Live(
 BOTH = {"nodea": 1, "nodeb": 2}
 DEVICE = Device("r0", "synced", "synced", 4, ("nodea", "nodeb"), since_ms=AT_MS - 64_000, priorities=BOTH, live=LIVE)
 DAEMON = Daemon("nodea", "0.1.0", True, ("nodea", "nodeb"), ("nodea", "nodeb"), True, {"nodeb": 120}, 0)
+HEALTHY_HEARTBEATS = (heartbeat("0"), heartbeat("1"))
 HEALTHY = StatusFacts(
     node="nodea",
     at_ms=AT_MS,
     daemon=DAEMON,
     devices=(DEVICE,),
     pacemaker=said("healthy"),
-    heartbeats=(heartbeat("0"), heartbeat("1")),
+    heartbeats=HEALTHY_HEARTBEATS,
     config=LintFacts("nodea", cib=cib_conf.parse(text("cib.xml"))),
 )
 SOLO = {
@@ -126,4 +127,5 @@ def three(**words: Dict[str, Any]) -> StatusFacts:
     attributes = {**(facts.pacemaker.attributes or {}), ("nodec", "heartgate-r0"): "synced"}
     facts = with_pacemaker(facts, nodes=(*facts.pacemaker.nodes, third), instances=facts.pacemaker.instances + more,
                            attributes=attributes)  # fmt: skip
-    return with_daemon(facts, reachable=all_three, online=all_three)
+    facts = replace(facts, heartbeats=(*HEALTHY_HEARTBEATS, heartbeat("0", node="nodec"), heartbeat("1", node="nodec")))
+    return with_daemon(facts, reachable=all_three, online=all_three, beats_ms={"nodeb": 120, "nodec": 200})

@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any, Dict, Tuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from heartgate.checks import cib_conf, crm_mon, drbd_conf
 from heartgate.checks.crm_mon import Ban, Fencing
@@ -103,6 +105,8 @@ WRONG: Dict[str, StatusFacts] = {
     "carrier-lost": with_daemon(carrier=False, reachable=(), online=()),
     "node-offline": alone(),
     "daemon-silent": with_daemon(with_device(live={"peers": {}}), reachable=("nodea",)),
+    "replica-unheard": with_device(live={"peers": {}}),
+    "no-spare": with_device(live={"role": "secondary", "disk": "uptodate", "frozen": True}),
     "replica-blocked": with_device(live=BLOCKED_PEER, **SOLO),
     "replica-resyncing": with_device(live=peer(standing="blocked", disk="inconsistent"), **SOLO),
     "replica-unproven": with_device(live=peer(standing="unproven")),
@@ -346,6 +350,71 @@ def test_a_node_without_a_replica_is_missed_less() -> None:
     assert [(each.ident, each.level) for each in made.reasons] == [("no-heartbeat", DEGRADED)]
 
 
+def test_words_of_a_daemon_that_has_fallen_silent_do_not_count() -> None:
+    """It hangs: the group has not noticed, and what it said last may be hours old."""
+    for beats in ({"nodeb": 60_000}, {}):
+        made = report(with_daemon(beats_ms=beats))
+        assert [(each.ident, each.level) for each in made.reasons] == [("daemon-silent", AT_RISK)]
+    assert idents(with_daemon(beats_ms={"nodeb": 900})) == ()
+
+
+def test_a_name_that_pacemaker_does_not_know() -> None:
+    nodes = tuple(replace(each, name=f"{each.name}.example.org") for each in said("healthy").nodes)
+    found = report(with_pacemaker(nodes=nodes))
+    assert [each.subject for each in found.reasons if each.ident == "node-offline"] == ["nodea", "nodeb"]
+    assert "knows no node nodeb (its nodes: nodea.example.org" in found.reasons[1].evidence and found.health is AT_RISK
+
+
+def test_a_node_to_which_no_heartbeat_leads() -> None:
+    assert idents(replace(HEALTHY, heartbeats=())) == ("no-heartbeat",)
+
+
+def test_a_rule_for_a_resource_that_is_not_there() -> None:
+    assert idents(with_cib(('rsc="r0-clone">', 'rsc="gone">'))) == ("replica-stopped",)
+
+
+def test_a_device_that_drbds_configuration_does_not_name() -> None:
+    assert idents(with_device(live={"driver": "drbd"})) == ("config-unknown",)
+
+
+def test_no_word_about_quorum_is_no_quorum() -> None:
+    assert report(with_pacemaker(quorate=None)).health is Health.UNKNOWN
+
+
+WORDS = st.sampled_from(["synced", "solo", "blocked", "unproven", "deciding"])
+DISKS = st.sampled_from(["uptodate", "outdated", "unknown", "absent"])
+ROLES = st.sampled_from(["primary", "secondary", "unknown"])
+LINKS = st.sampled_from(["up", "down", "unknown"])
+STATES = st.sampled_from([UP, DOWN, UNKNOWN])
+FROZEN = st.sampled_from([False, True, None])
+
+
+OTHER = st.one_of(st.none(), st.tuples(WORDS, DISKS, ROLES))
+
+
+@given(WORDS, DISKS, ROLES, FROZEN, OTHER, LINKS, st.booleans(), STATES, st.booleans())
+def test_good_words_are_said_only_of_what_is_seen_to_be_good(
+    standing: str, disk: str, role: str, frozen: Any, other: Any, link: str, reachable: bool, beat: Any, known: bool
+) -> None:
+    peers = {} if other is None else {"nodeb": PeerWord(other[0], 4, other[1], other[2])}
+    live = {"peers": peers, "links": {"nodeb": SyncLink(link, "unknown")}, "role": role, "disk": disk, "frozen": frozen}
+    facts = with_daemon(with_device(live=live, standing=standing, shown=standing),
+                        reachable=("nodea", "nodeb") if reachable else ("nodea",))  # fmt: skip
+    facts = replace(facts, heartbeats=(heartbeat("0"), heartbeat("1", beat, beat, beat)))  # type: ignore[misc]
+    facts = facts if known else replace(facts, pacemaker=Missing("no answer"))
+    made = report(facts)
+    (now,) = made.serving
+    if made.health in (PROTECTED, DEGRADED):
+        assert other is not None and reachable and known and link == "up"
+        assert (standing, other[0], disk, other[1], frozen) == ("synced", "synced", "uptodate", "uptodate", False)
+        assert "unknown" not in (role, other[2]) and (role, other[2]) != ("primary", "primary")
+        assert now.state in (Served.SERVED, Served.READY)
+    if now.state is Served.SERVED:
+        assert (role == "primary" and frozen is False and standing in ("synced", "solo")) or (other and other[2] == "primary")
+    if made.health is PROTECTED:
+        assert beat is UP
+
+
 # --- unknown is never good
 
 
@@ -401,6 +470,7 @@ SERVES = [
     (alone(SECONDARY), Served.UNKNOWN, ("nodea",)),  # synced: nodeb may have it Primary for all that is known here
     (alone(SECONDARY, **SOLO), Served.READY, ("nodea",)),  # solo has proof about nodeb
     (with_device(live={"role": "unknown", "disk": "unknown", "frozen": None}), Served.UNKNOWN, ("nodea",)),
+    (with_device(live={"frozen": None}), Served.UNKNOWN, ("nodea",)),
     (with_device(live={"role": "unknown", **BLOCKED_PEER}, **SOLO), Served.UNKNOWN, ("nodea",)),
     (WRONG["daemon-down"], Served.UNKNOWN, ("nodea",)),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
-from heartgate.checks.status_devices import FALSE, cib_of, instances_of, level, members, node_level, resources_of
+from heartgate.checks.status_devices import FALSE, cib_of, instances_of, level, members, node_level, resources_of, silence
 from heartgate.checks.status_model import Daemon, Health, Missing, Reason, StatusFacts
 from heartgate.checks.status_reasons import BY_IDENT, say
 
@@ -80,10 +80,11 @@ def _hears(facts: StatusFacts, daemon: Daemon) -> Iterator[Reason]:
     if daemon.quorate is False and isinstance(facts.pacemaker, Missing):
         yield say("no-quorum", daemon.node, f"Corosync on {daemon.node} has no quorum", "see corosync-quorumtool -s")
     for node in members(facts):
-        if node == daemon.node or node in daemon.reachable:
+        told = silence(daemon, node)
+        if node == daemon.node or told is None:
             continue
         if node in daemon.online:
-            yield say("daemon-silent", node, f"{node} is a member, and its heartgated is not heard",
+            yield say("daemon-silent", node, f"{node} is a member, and its heartgated {told}",
                       f"on {node}: systemctl start heartgated; journalctl -u heartgated", node_level(facts, node))  # fmt: skip
         else:
             yield say("node-offline", node, f"{node} is no member of the cluster as Corosync on {daemon.node} sees it",
@@ -96,6 +97,8 @@ def _hears(facts: StatusFacts, daemon: Daemon) -> Iterator[Reason]:
 def _pacemaker(facts: StatusFacts, pacemaker: Pacemaker) -> Iterator[Reason]:
     if not pacemaker.dc:
         yield say("no-dc", "", "Pacemaker has no DC: it is starting, or has lost its peers", "wait a minute; then see crm_mon -1")
+    elif pacemaker.quorate is None:
+        yield say("pacemaker-unknown", "", "crm_mon does not tell whether there is quorum", "see corosync-quorumtool -s")
     if pacemaker.quorate is False:
         yield say("no-quorum", "", "this partition has no quorum", "start the other nodes; see corosync-quorumtool -s")
     if pacemaker.maintenance_mode:
@@ -109,7 +112,11 @@ def _nodes(facts: StatusFacts, pacemaker: Pacemaker) -> Iterator[Reason]:
     heard = facts.daemon.online if isinstance(facts.daemon, Daemon) else None
     for name in members(facts):
         node = pacemaker.node(name)
-        if node is not None:
+        if node is None:
+            evidence = f"Pacemaker knows no node {name} (its nodes: {' '.join(x.name for x in pacemaker.nodes) or 'none'})"
+            yield say("node-offline", name, evidence, "use one name for a node everywhere: priorities, corosync.conf, uname -n",
+                      node_level(facts, name))  # fmt: skip
+        else:
             for ident, what, remedy in _of_node(node, heard is not None and name not in heard):
                 yield say(ident, name, f"{name} {what}", remedy, node_level(facts, name))
 
@@ -165,6 +172,9 @@ def _of_devices(facts: StatusFacts, pacemaker: Pacemaker) -> Iterator[Reason]:
         guards = _guarded_on(facts, pacemaker, device.name)
         here = [node for node in device.nodes if node in fit]
         found = instances_of(facts, device.name)
+        if not found and resources_of(facts, device.name):
+            yield say("replica-stopped", device.name, f"{device.name}: Pacemaker has no resource that promotes it",
+                      "its promotable clone, and the location rule that names heartgate-" + device.name)  # fmt: skip
         disabled = sorted({each.parent for each in found if each.disabled})
         for name in disabled:
             evidence = f"{name} is told to be stopped (target-role)"
@@ -243,10 +253,24 @@ def _configuration(facts: StatusFacts) -> Iterator[Reason]:
     for unread in config.unreadable:
         if unread.what != "CIB" or not isinstance(facts.pacemaker, Missing):
             yield say("config-unknown", unread.what, f"{unread.what}: {unread.why}", "see heartgate check on this node, as root")
+    yield from _not_there(facts, config)
     if facts.devices:
         for device in facts.devices:
             yield from _location(config.cib, device.name)
         yield from _linted(facts, config)
+
+
+def _not_there(facts: StatusFacts, config: LintFacts) -> Iterator[Reason]:
+    """What is neither known nor told to be unreadable."""
+    told = {each.what for each in config.unreadable}
+    if config.cib is None and "CIB" not in told and not isinstance(facts.pacemaker, Missing):
+        yield say("config-unknown", "CIB", "CIB: there is none here", "see heartgate check on this node, as root")
+    known = {each.name for each in config.drbd or ()}
+    for device in facts.devices:
+        on_drbd = device.live is not None and device.live.driver == "drbd"
+        if on_drbd and "DRBD" not in told and device.name not in known:
+            evidence = f"DRBD: its configuration on this node has no resource {device.name}"
+            yield say("config-unknown", device.name, evidence, "see drbdadm dump")
 
 
 def _linted(facts: StatusFacts, config: LintFacts) -> Iterator[Reason]:

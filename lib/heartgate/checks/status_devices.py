@@ -6,7 +6,19 @@ import re
 from typing import TYPE_CHECKING, Iterator, List, Optional, Tuple
 
 from heartgate.checks.heartbeats import Channel
-from heartgate.checks.status_model import SERVING, Device, Health, Live, Missing, Reason, Replica, Served, Serving, StatusFacts
+from heartgate.checks.status_model import (
+    SERVING,
+    Daemon,
+    Device,
+    Health,
+    Live,
+    Missing,
+    Reason,
+    Replica,
+    Served,
+    Serving,
+    StatusFacts,
+)
 from heartgate.checks.status_reasons import say
 
 if TYPE_CHECKING:
@@ -15,6 +27,7 @@ if TYPE_CHECKING:
 
 FALSE = ("0", "false", "off", "no", "n")  # as Pacemaker reads a boolean
 DRBD_AGENT = "ocf:linbit:drbd"
+STALE_MS = 5000  # ten beats
 WAIT = "mend the replication link, or wait for the verdict"
 MEND = "mend the replication link between {nodes} (cable, switch, address)"
 
@@ -55,7 +68,7 @@ def serving(facts: StatusFacts, device: Device) -> Serving:
         why = "its record cannot be used" if device.error else "heartgated does not run here"
         return Serving(device.name, Served.UNKNOWN, promoted, f"not known: {why}{_pacemakers_word(promoted)}")
     active = [row for row in found if row.role == "primary"]
-    good = [row for row in active if row.standing in SERVING and not _frozen(row, live)]
+    good = [row for row in active if row.standing in SERVING and (row.source != "here" or live.frozen is False)]
     if good:
         words = " and ".join(f"{row.node} serves{' alone' if row.standing == 'solo' else ''}" for row in good)
         return Serving(device.name, Served.SERVED, _names(good), f"{words} (Primary, {good[0].standing})")
@@ -63,15 +76,15 @@ def serving(facts: StatusFacts, device: Device) -> Serving:
     if stopped:
         words = f"{stopped[0].node} is FROZEN (Primary, {stopped[0].standing}): its I/O stands still"
         return Serving(device.name, Served.FROZEN, _names(stopped), words)
-    return _unused(device, found, promoted)
+    return _unused(device, live, found, promoted)
 
 
-def _unused(device: Device, found: Tuple[Replica, ...], promoted: Tuple[str, ...]) -> Serving:
+def _unused(device: Device, live: Live, found: Tuple[Replica, ...], promoted: Tuple[str, ...]) -> Serving:
     """No node that can be heard has it Promoted."""
     ready = [row for row in found if row.standing in SERVING]
     unheard = [row.node for row in found if row.source == "not heard"]
     said = "; ".join([*(_standing(row) for row in found if row.source != "not heard"), *(f"{n} is not heard" for n in unheard)])
-    blind = [row.node for row in found if row.source == "here" and row.role == "unknown"]
+    blind = [row.node for row in found if row.role == "unknown" and row.source != "not heard" or _maybe_frozen(row, live)]
     if (unheard or blind) and not any(row.standing == "solo" and row.role == "secondary" for row in ready):
         return Serving(device.name, Served.UNKNOWN, promoted, f"not known: {said}{_pacemakers_word(promoted)}")
     if ready:
@@ -80,8 +93,12 @@ def _unused(device: Device, found: Tuple[Replica, ...], promoted: Tuple[str, ...
     return Serving(device.name, Served.NOBODY, (), f"NOBODY MAY SERVE: {said}")
 
 
+def _maybe_frozen(row: Replica, live: Live) -> bool:
+    return row.source == "here" and row.role == "primary" and live.frozen is None
+
+
 def _standing(row: Replica) -> str:
-    blind = ", and its replication tells nothing" if row.source == "here" and row.role == "unknown" else ""
+    blind = ", and its replication tells nothing" if row.role == "unknown" else ""
     return f"{row.node} is {row.standing}{blind}"
 
 
@@ -150,13 +167,26 @@ def _could_serve(facts: StatusFacts, device: Device, live: Live, row: Replica) -
     if row.standing != "synced" or row.disk != "uptodate" or _frozen(row, live):
         return False
     connected = row.sync == "up" if row.source == "heard" else any(link.link == "up" for link in live.links.values())
-    return connected and _heartbeat_left(facts, row.node) and _would_promote(facts, device, row.node)
+    return connected and _heard(facts, row.node) and _would_promote(facts, device, row.node)
 
 
-def _heartbeat_left(facts: StatusFacts, node: str) -> bool:
-    found = () if isinstance(facts.heartbeats, Missing) else facts.heartbeats
-    mine = [each for each in found if each.node == node]
-    return not mine or any(each.state is not Channel.DOWN for each in mine)
+def _heard(facts: StatusFacts, node: str) -> bool:
+    if node == facts.node:
+        return True
+    fresh = isinstance(facts.daemon, Missing) or silence(facts.daemon, node) is None
+    if isinstance(facts.heartbeats, Missing):
+        return fresh
+    return fresh and any(each.state is not Channel.DOWN for each in facts.heartbeats if each.node == node)
+
+
+def silence(daemon: Daemon, node: str) -> Optional[str]:
+    """Why the words of another node's heartgated are none of now; None if it is heard."""
+    if node not in daemon.reachable:
+        return "is not heard"
+    age_ms = daemon.beats_ms.get(node)
+    if age_ms is None:
+        return "has not said anything yet"
+    return f"has said nothing for {age_ms // 1000} s" if age_ms > STALE_MS else None
 
 
 def _would_promote(facts: StatusFacts, device: Device, node: str) -> bool:
@@ -164,10 +194,10 @@ def _would_promote(facts: StatusFacts, device: Device, node: str) -> bool:
     if isinstance(pacemaker, Missing):
         return True
     known = pacemaker.node(node)
-    if known is not None and (not known.online or known.standby or known.maintenance or known.pending or known.unclean):
+    if known is None or not known.online or known.standby or known.maintenance or known.pending or known.unclean:
         return False
     instances, attribute = instances_of(facts, device.name), (node, f"heartgate-{device.name}")
-    runs = not instances or any(each.active and each.node == node for each in instances)
+    runs = cib_of(facts) is None or any(each.active and each.node == node for each in instances)
     return runs and (pacemaker.attributes is None or pacemaker.attributes.get(attribute) in SERVING)
 
 
@@ -251,7 +281,12 @@ def _duties(facts: StatusFacts, device: Device, live: Live) -> Iterator[Reason]:
 def _replicas(facts: StatusFacts, device: Device, live: Live) -> Iterator[Reason]:
     now, how_bad = serving(facts, device), level(facts, device)
     for row in rows(facts, device):
-        if row.source == "not heard" or (now.state is Served.FROZEN and row.node in now.nodes):
+        if now.state is Served.FROZEN and row.node in now.nodes:
+            continue
+        if row.source == "not heard":
+            if not isinstance(facts.daemon, Missing) and silence(facts.daemon, row.node) is None:
+                evidence = f"{device.name}: heartgated on {row.node} is heard and says nothing of it"
+                yield say("replica-unheard", device.name, evidence, f"start its replica-guard on {row.node}", how_bad)
             continue
         found = _obstacle(facts, device, live, row, now)
         if found is not None:

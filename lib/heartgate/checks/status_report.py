@@ -12,6 +12,8 @@ from heartgate.checks.status_reasons import say, worst_first
 
 def report(facts: StatusFacts) -> Report:
     found = worst_first([*status_devices.reasons(facts), *status_cluster.reasons(facts), *_heartbeats(facts)])
+    if health(found) in (Health.DEGRADED, Health.PROTECTED):
+        found = worst_first([*found, *_no_spare(facts)])
     return Report(
         node=facts.node,
         at_ms=facts.at_ms,
@@ -31,6 +33,14 @@ def health(reasons: Sequence[Reason]) -> Health:
     return next((each for each in Health if each in levels), Health.PROTECTED)
 
 
+def _no_spare(facts: StatusFacts) -> Iterator[Reason]:
+    """Nothing was found to be wrong: then somebody has to be there who could take over."""
+    for device in facts.devices:
+        if not status_devices.spare(facts, device):
+            yield say("no-spare", device.name, f"{device.name}: no replica is known that could take over",
+                      f"see the replicas of {device.name} below, and heartgate status on the other nodes")  # fmt: skip
+
+
 # --- heartbeats
 
 
@@ -44,6 +54,10 @@ def _heartbeats(facts: StatusFacts) -> Iterator[Reason]:
     by_node: Dict[str, List[Heartbeat]] = {}
     for each in facts.heartbeats:
         by_node.setdefault(each.node, []).append(each)
+    for node in status_devices.members(facts):
+        if node != facts.node and node not in by_node:
+            yield say("no-heartbeat", node, f"no heartbeat to {node} is configured", "heartgate heartbeat add HOST HOST",
+                      status_devices.node_level(facts, node))  # fmt: skip
     for node, links in by_node.items():
         yield from _to(facts, node, links)
 
