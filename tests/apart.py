@@ -81,7 +81,7 @@ class Beside:
         self._items = {item.nodeid: item for item in items}
         self._reports: Dict[str, List[pytest.TestReport]] = {name: [] for name in self._items}
         self._done: Dict[str, Optional[str]] = {}  # test -> None, or why it has no result
-        self._place = Path(tempfile.mkdtemp(prefix="heartgate-apart-"))
+        self._place: Any = None  # a directory, once they run
         self._processes: List[Process] = []
 
     @pytest.hookimpl(hookwrapper=True)
@@ -106,6 +106,7 @@ class Beside:
         return None
 
     def _start(self) -> None:
+        self._place = Path(tempfile.mkdtemp(prefix="heartgate-apart-"))
         (self._place / "tests").write_text(json.dumps(list(self._items)))
         queue, end = os.pipe()
         try:
@@ -173,7 +174,8 @@ class Beside:
             if process.process.poll() is None:
                 process.process.kill()
             process.process.wait()
-        shutil.rmtree(self._place, ignore_errors=True)
+        if self._place is not None:
+            shutil.rmtree(self._place, ignore_errors=True)
 
 
 class Worker:

@@ -93,6 +93,7 @@ def begin(tmp_path: Path) -> Begin:
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "pytest.ini").write_text(INI)
     ours = {"PYTHONPATH": f"{ROOT}/lib:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1", "SCHEDULER": str(os.sched_getscheduler(0))}
+    ours["TMPDIR"] = str(tmp_path)  # who is killed leaves its files behind
     environment = {**os.environ, **ours}
 
     def run(source: str, *options: str) -> subprocess.Popen[str]:
@@ -138,10 +139,11 @@ def test_in_line_where_somebody_looks(options: Tuple[str, ...], begin: Begin) ->
     assert "3 failed" in output(begin(HERE, "--apart=2"))
 
 
-def test_who_dies_takes_one_test_with_it(begin: Begin) -> None:
+def test_who_dies_takes_one_test_with_it(begin: Begin, tmp_path: Path) -> None:
     process = begin(DIES, "--apart=2")
     said = output(process)
     assert process.returncode == 1
+    assert not list(tmp_path.glob("heartgate-apart-*"))
     assert "1 failed, 4 passed" in said
     assert "ended with code -9" in said and "never begun" not in said
 
