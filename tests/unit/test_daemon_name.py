@@ -10,7 +10,6 @@ import pytest
 
 from heartgate.adapters.base import CarrierLost, Delivery, View
 from heartgate.checks.link_report import Report
-from heartgate.cli.show import page
 from heartgate.core import codec
 from heartgate.core.model import Disk, Link, PeerLink, Record, Replica, ReplicaChanged, Role, Standing
 from tests.unit.test_daemon_fakes import PARAMS, Bench
@@ -89,10 +88,10 @@ def test_a_device_that_is_guarded_keeps_its_name_and_says_what_to_do(guarded: Be
     for op in ("register", "check"):
         problem, = call(guarded, op, params=PARAMS)["problems"]
         assert problem["code"] == "node-renamed" and "nodez now" in problem["message"]
-    assert "Corosync calls this node nodez now" in page(call(guarded, "status"))
+    assert "Corosync calls this node nodez now" in call(guarded, "status")["name_trouble"]["message"]
     corosync_restarts(guarded, "nodea")  # given back
     assert call(guarded, "register", params=PARAMS)["ok"] is True
-    assert "Corosync calls" not in page(call(guarded, "status")) and len(renamed(guarded)) == 1
+    assert "Corosync calls" not in call(guarded, "status")["name_trouble"]["message"] and len(renamed(guarded)) == 1
 
 
 @pytest.mark.req("E1")

@@ -220,7 +220,7 @@ class HaLab:
     def run(self, node: str, argv: Sequence[str], **options: Any) -> Any:
         return self.nodes[node].run(argv, **options)
 
-    def journal(self, node: str, lines: int = 80, boot: int = 0) -> str:
+    def journal(self, node: str, lines: int = 300, boot: int = 0) -> str:
         """What heartgate and the kernel wrote there: for a failed test. boot: 0 for this one, -1 for the one before."""
         show = ["journalctl", "-o", "short-monotonic", "--no-pager", "-b", str(boot), "-n", str(lines)]
         chosen = ["_SYSTEMD_UNIT=heartgated.service", "+", "_TRANSPORT=kernel"]
