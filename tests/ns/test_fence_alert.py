@@ -112,7 +112,7 @@ def test_nobody_is_in_a_hurry_and_the_fencing_is_known_at_once(cluster: NsCluste
     wait_until("the proof", lambda: proof(cluster), timeout_s=SLOW_S / 4, interval_s=0.01)
     took = time.monotonic() - done
     found = [line for line in log(cluster) if FENCED in line]
-    assert len(found) == 1 and "(alerted)" in found[0], found
+    assert found and "(alerted)" in found[0], found
     assert took < SLOW_S / 12 and members(cluster) == "2", (took, members(cluster))
     print(f"fencing complete to proof recorded: {took:.2f} s")
 
