@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -33,6 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ["HEARTGATE_SUITE"] = config.getoption("--suite")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background: what the tests start would ignore it too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if apart.is_worker(config):
         config.pluginmanager.register(apart.Worker(config))
 

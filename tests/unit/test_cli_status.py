@@ -390,6 +390,19 @@ def test_the_document_names_every_reason_and_word() -> None:
 # --- a terminal, and again and again
 
 
+terminals: List[Terminal] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_running() -> Iterator[None]:
+    yield
+    while terminals:
+        process = terminals.pop().process
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
 class Terminal:
     """The command on a pty of a given size."""
 
@@ -404,6 +417,7 @@ class Terminal:
         self.process = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, env=with_more, start_new_session=True)
         os.close(slave)
         self.printed = b""
+        terminals.append(self)
         self.reader = threading.Thread(target=self._drain)
         self.reader.start()
 
@@ -475,7 +489,10 @@ def test_watch_in_a_pipe_and_as_json(tmp_path: Path) -> None:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(2)] if "--json" in arguments else [process.stdout.readline()]
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=20)
+        try:
+            rest, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
         assert process.returncode == 0 and errors == "" and "\033" not in "".join(lines) + rest
         if "--json" in arguments:
             for line in lines:
