@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Tuple
 
-from heartgate.checks.source import ParseError
+from heartgate.checks.source import ParseError, xml_root
+
+if TYPE_CHECKING:
+    import xml.etree.ElementTree as ElementTree
 
 BOOTSTRAP = "cib-bootstrap-options"  # Pacemaker reads this set first
 OPERATION_MS = 20_000  # Pacemaker's default timeout of an operation
@@ -139,13 +141,7 @@ def parse_time(value: str) -> Optional[int]:
 
 def parse(text: str, source: str = "CIB") -> Cib:
     """Raises ParseError."""
-    try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        line = min(max(error.position[0], 1), text.count("\n") + 1)
-        raise ParseError(source, line, f"expected the XML of a CIB: {error}") from error
-    except ValueError as error:
-        raise ParseError(source, 1, f"expected the XML of a CIB: {error}") from error
+    root = xml_root(text, source, "the XML of a CIB")
     if root.tag not in ("cib", "configuration"):
         raise ParseError(source, 1, f"expected <cib>, found <{root.tag[:40]}>")
     configuration = root if root.tag == "configuration" else root.find("configuration")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Tuple
 
-from heartgate.checks.source import ParseError
+from heartgate.checks.source import ParseError, xml_root
 
 if TYPE_CHECKING:
     import xml.etree.ElementTree as ElementTree
@@ -123,15 +123,7 @@ def parse(text: str) -> Pacemaker:
 
 
 def _root(text: str) -> ElementTree.Element:
-    import xml.etree.ElementTree as ElementTree  # costs as much as the rest
-
-    try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        line = min(max(error.position[0], 1), text.count("\n") + 1)
-        raise ParseError(SOURCE, line, f"expected XML: {error}") from error
-    except ValueError as error:
-        raise ParseError(SOURCE, 1, f"expected XML: {error}") from error
+    root = xml_root(text, SOURCE, "XML")
     if root.tag not in ("pacemaker-result", "crm_mon"):
         raise ParseError(SOURCE, 1, f"expected <pacemaker-result>, found <{root.tag[:40]}>")
     return root

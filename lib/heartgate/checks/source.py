@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import xml.etree.ElementTree as ElementTree
 
 
 class ParseError(ValueError):
@@ -22,6 +26,19 @@ class Setting:
 
     value: str
     where: str
+
+
+def xml_root(text: str, source: str, expected: str) -> ElementTree.Element:
+    """expected: what it should have been, for the error. Raises ParseError."""
+    import xml.etree.ElementTree as ElementTree  # costs as much as the rest, and few of the parsers need it
+
+    try:
+        return ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        line = min(max(error.position[0], 1), text.count("\n") + 1)
+        raise ParseError(source, line, f"expected {expected}: {error}") from error
+    except ValueError as error:
+        raise ParseError(source, 1, f"expected {expected}: {error}") from error
 
 
 def brief(text: str, length: int = 60) -> str:
