@@ -10,8 +10,11 @@ def seconds_up_to(most_s: float) -> Callable[[str], float]:
     """For argparse: more than 0 seconds, and at most so many."""
 
     def seconds(text: str) -> float:
-        value = float(text)
-        if not 0 < value <= most_s:
+        try:
+            value = float(text)
+        except ValueError:
+            value = 0.0
+        if not 0 < value <= most_s:  # not a number, too
             raise argparse.ArgumentTypeError(f"{text}: more than 0 and at most {most_s:g} seconds")
         return value
 
