@@ -23,6 +23,7 @@ hypothesis.settings.register_profile("heartgate", deadline=None)
 hypothesis.settings.load_profile("heartgate")
 
 _results: Dict[str, Dict[str, Any]] = {}
+_again: List[pytest.TestReport] = []  # of what was played once more
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,8 +61,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.outcome == "rerun":
+        _again.append(report)
     ids = [ident for name, ident in report.user_properties if name == "req"]
-    if not ids:
+    if not ids or report.outcome == "rerun":  # only the last play counts here; the summary names those that were played again
         return
     known = _results.setdefault(report.nodeid, {"reqs": ids, "outcome": "none"})
     if report.failed or hasattr(report, "wasxfail"):  # a known fault is a fault: the requirement does not count as met
@@ -79,3 +82,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         before = json.loads(RECORD.read_text())
     RECORD.parent.mkdir(exist_ok=True)
     RECORD.write_text(json.dumps({**before, **_results}, indent=1, sort_keys=True))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What was played again, and why: a lab whose wait ran out of time is a fault of somebody's, even if it went well then."""
+    if _again:
+        terminalreporter.section("played again, in full")
+    for report in _again:
+        terminalreporter.line(f"{report.nodeid}\n{report.longreprtext}")
+        for title, content in report.sections:
+            terminalreporter.line(f"--- {title}\n{content}")

@@ -24,12 +24,20 @@ def off(cluster: NsCluster) -> Iterator[NsCluster]:
     cluster.lab.fencing("ok")
 
 
+LOOKED = "//lrm_resource[@type='replica']/lrm_rsc_op[@operation='monitor']"
+
+
 def start_alone(cluster: NsCluster, node: str) -> None:
     """One that starts alone is not quorate (wait_for_all): Pacemaker starts nothing, systemd would start heartgated."""
-    cluster.nodes[node].power_on()
-    cluster.nodes[node].spawn(["replicad", "r0"])
-    cluster.nodes[node].spawn(["heartgated", "--respawn"])
+    machine = cluster.nodes[node]
+    machine.power_on()
+    machine.spawn(["heartgated", "--respawn"])
+    # Without quorum Pacemaker stops what it finds running when it looks first, so the replication comes after that.
+    wait_until("Pacemaker to have looked", lambda: machine.run(["cibadmin", "-Q", "--xpath", LOOKED], check=False).rc == 0,
+               timeout_s=40)  # fmt: skip
+    machine.spawn(["replicad", "r0"])
     cluster.wait_standing(node, "unproven", timeout_s=30)
+    wait_until("replicad", lambda: cluster.status(node).get("disk") in ("uptodate", "consistent"), timeout_s=20)
 
 
 def mark(cluster: NsCluster, node: str, name: str) -> str:
@@ -49,7 +57,6 @@ def test_one_alone_waits_says_why_and_a_person_ends_it(off: NsCluster, node: str
     assert off.standing(node) == "unproven", "it must not decide by itself"
     assert "exit 1" in mark(off, node, peer), "the name of the other node"
     assert off.standing(node) == "unproven"
-    wait_until("replicad", lambda: off.status(node).get("disk") in ("uptodate", "consistent"), timeout_s=20)
     printed = mark(off, node, node)
     assert "exit 0" in printed, printed
     assert "last heard 2" in printed and "LOST IF YOU GO ON" in printed

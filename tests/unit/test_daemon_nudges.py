@@ -97,6 +97,9 @@ def place() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="heartgate-nudges-", dir="/tmp"))
     path.chmod(0o755)
     yield path
+    for thread in threading.enumerate():  # what is still being written when its daemon is closed
+        if thread.name.startswith("worker-"):
+            thread.join(5)
     shutil.rmtree(path)
 
 
