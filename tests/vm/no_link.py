@@ -1,5 +1,5 @@
-"""tests/lab/orders.py in the VM lab, on heartgate and on the stock stack; the results are kept, so that the long list can be
-taken up where it was left, and docs/no-link-left.md is written from them.
+"""tests/lab/orders.py in the VM lab, on heartgate and on the stock stack; each result is a line of docs/no-link-left.jsonl, so that
+the long list can be taken up where it was left, on another machine too, and docs/no-link-left.md is written from them.
 
     ./run orders [--stack heartgate|stock] [--repeat N] [--order NAME] [--active NODE] [--report]
 """
@@ -7,6 +7,7 @@ taken up where it was left, and docs/no-link-left.md is written from them.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -15,11 +16,11 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from tests.lab.api import LabError
 from tests.lab.orders import NODES, ORDERS, Order, Shot, play
-from tests.vm.cluster import HaLab, Variant, restore
+from tests.vm.cluster import HaLab, Variant, package, restore
 from tests.vm.stock import use_stock_stack
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "build" / "no-link-left.jsonl"
+RESULTS = ROOT / "docs" / "no-link-left.jsonl"
 REPORT = ROOT / "docs" / "no-link-left.md"
 BACK_S = 300.0
 
@@ -89,7 +90,8 @@ def play_once(order: Order, active: str, stack: str) -> Dict[str, Any]:
             use_stock_stack(ha)
         ha.writes.wait_acks(20, timeout_s=60)
         result = play(VmStage(ha, stock=stock), order, back_s=BACK_S)
-        data: Dict[str, Any] = {"stack": stack, **result.data()}
+        day = time.strftime("%Y-%m-%d")
+        data: Dict[str, Any] = {"stack": stack, "played": day, "package": package_digest(), **result.data()}
         if result.wrong and not stock:
             data["status"] = {node: ha.status(node) for node in NODES if ha.nodes[node].powered()}
             for node in NODES:
@@ -100,8 +102,12 @@ def play_once(order: Order, active: str, stack: str) -> Dict[str, Any]:
         return data
 
 
+def package_digest() -> str:
+    """Which heartgate it was: of the package's content, so the same for every build of the same files."""
+    return hashlib.sha256(package().read_bytes()).hexdigest()[:12]
+
+
 def keep(data: Dict[str, Any]) -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a") as out:
         out.write(json.dumps(data) + "\n")
 
