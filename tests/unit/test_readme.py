@@ -1,4 +1,4 @@
-"""README's set-up: its marks, and what real pcs and real crmsh make of it on a file. Nobody has run it word for word yet."""
+"""README's set-up: its marks, and what real pcs and real crmsh make of it on a file. All of it: tests/vm/test_readme.py."""
 
 from __future__ import annotations
 
