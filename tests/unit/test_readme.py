@@ -1,4 +1,4 @@
-"""README's set-up: its marks, and what real pcs and real crmsh make of it on a file. Nobody has run it word for word yet."""
+"""README's set-up: its marks, and what real pcs and real crmsh make of it on a file. All of it: tests/vm/test_readme.py."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from heartgate.checks.lint_facts import LintFacts
 from heartgate.daemon.params import parse as parameters
 from heartgate.ocf.replica_guard_table import ACTIONS
 from tests import page
+from tests.lab.vm import machine
 from tests.lab.vm.image import PACKAGES
 from tests.unit.package_root import Root, needs
 
@@ -62,6 +63,16 @@ def test_programs_are_those_of_the_lab() -> None:
     """The VM lab's machines have them from Debian 12 by these names."""
     install = shlex.split(page.step("programs").lines[0])
     assert install[:3] == ["apt-get", "install", "-y"] and set(install[3:]) <= set(PACKAGES)
+
+
+def test_addresses_are_those_of_the_lab() -> None:
+    """Its machines have them before anything is set up, on interfaces of these names."""
+    hosts, corosync, drbd = page.step("programs"), page.step("corosync"), page.step("drbd")
+    for node in machine.NODES:
+        assert f'echo "{machine.address(node, "hb0")} {node}" >> /etc/hosts' in hosts.lines
+        rings = f"    ring0_addr: {machine.address(node, 'hb0')}\n    ring1_addr: {machine.address(node, 'hb1')}\n"
+        assert re.search(rf"    name: {node}\n    nodeid: \d\n{rings}", corosync.content)
+        assert f"  on {node} {{ address {machine.address(node, 'sync0')}:7789; }}\n" in drbd.content
 
 
 # --- the configuration
@@ -121,7 +132,7 @@ def made(text: str) -> Dict[str, object]:
         constraints.add(tuple(each.get(name) for name in ("rsc", "with-rsc", "with-rsc-role", "score")))
     for each in root.iter("rsc_order"):
         constraints.add(tuple(each.get(name) for name in ("first", "first-action", "then", "then-action")))
-    wanted = ("start", "stop", "promote", "demote", "monitor")
+    wanted = ("start", "stop", "promote", "demote", "monitor", "notify", "reload-agent")
     return {
         "primitives": {p.ident: (p.kind, dict(p.params)) for p in cib.primitives},
         "times": {(p.ident, o.name, cib_conf.parse_time(o.interval) if o.name == "monitor" else 0, o.timeout_ms)

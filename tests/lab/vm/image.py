@@ -27,8 +27,8 @@ def _words(text: str) -> List[str]:
 PACKAGES = _words("""
     systemd systemd-sysv udev dbus kmod procps psmisc iproute2 iputils-ping ethtool fping strace less
     linux-image-amd64 e2fsprogs xfsprogs dmsetup kpartx zstd corosync pacemaker pacemaker-cli-utils pcs crmsh
-    resource-agents fence-agents sbd drbd-utils python3 python3-pyroute2 python3-systemd python3-pexpect
-    nfs-kernel-server targetcli-fb open-iscsi bridge-utils openvswitch-switch ppp tcpdump
+    resource-agents fence-agents ipmitool sbd drbd-utils python3 python3-pyroute2 python3-systemd python3-pexpect
+    nfs-kernel-server targetcli-fb open-iscsi bridge-utils openvswitch-switch ppp tcpdump openssh-server
 """)
 RENAMED_IN = {"trixie": {"fence-agents": "fence-agents-common"}}
 EXCLUDED_PATHS = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
@@ -36,7 +36,7 @@ EXCLUDED_PATHS = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*",
 DISABLED_UNITS = _words("""
     corosync pacemaker pcsd pcsd-ruby nfs-server nfs-blkmap rpcbind rpcbind.socket openvswitch-switch sbd drbd
     iscsid iscsid.socket open-iscsi rtslib-fb-targetctl corosync-notifyd pacemaker_remote crm_mon
-    smartmontools
+    smartmontools ipmievd ssh
 """)
 MASKED_UNITS = _words("""
     apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service
