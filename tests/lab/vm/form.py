@@ -191,11 +191,11 @@ def wait_idle(node: Machine, timeout_s: float = 60.0) -> None:
 def adjust_drbd(nodes: Mapping[str, Machine], *, handlers: bool, net: Mapping[str, int], two_primaries: bool = False) -> None:
     """Write the resource file anew on both machines and have DRBD take it over."""
     content = drbd_resource(handlers=handlers, net=net, two_primaries=two_primaries)
+    on_each(nodes, lambda node: use_resource_file(node, content))
 
-    def apply(node: Machine) -> None:
-        node.put(f"/etc/drbd.d/{RESOURCE}.res", content)
-        outcome = node.run(["drbdadm", "adjust", RESOURCE], check=False)
-        if outcome.rc != 0:
-            raise LabError(f"{node.name}: drbdadm adjust ended with {outcome.rc}: {outcome.stderr}")
 
-    on_each(nodes, apply)
+def use_resource_file(node: Machine, content: str) -> None:
+    node.put(f"/etc/drbd.d/{RESOURCE}.res", content)
+    outcome = node.run(["drbdadm", "adjust", RESOURCE], check=False)
+    if outcome.rc != 0:
+        raise LabError(f"{node.name}: drbdadm adjust ended with {outcome.rc}: {outcome.stderr}")
