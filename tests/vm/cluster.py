@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -68,7 +67,7 @@ def restore_installed() -> HaLab:
 
 
 def _installed() -> Tuple[image.Image, Path]:
-    suite = os.environ.get("HEARTGATE_SUITE", "bookworm")
+    suite = image.chosen_suite()
     built = image.build(suite)
     base = ensure_snapshot(built, [], suite)
     content = hashlib.sha256(package().read_bytes()).hexdigest()
