@@ -60,6 +60,21 @@ def test_only_success_is_ok():
     assert [(entry.done, entry.ok) for entry in seen] == [(True, True), (True, False)] + [(False, False)] * 3
 
 
+def test_history_of_pacemaker_3():
+    """In the words of its st_output.c: microseconds, a number beside "pending", "a human" as ever. Not captured from a cluster."""
+    seen = pacemaker.parse_history(
+        history(
+            event(status="pending", **{"extended-status": "3"}),
+            event(completed="2025-11-28 09:30:00.250000Z"),
+            event(completed="2025-11-28 09:30:00.125000Z", delegate="a human", action="off"),
+        )
+    )
+    assert [(entry.done, entry.ok, entry.manual) for entry in seen] == [
+        (False, False, False), (True, True, False), (True, True, True),
+    ]  # fmt: skip
+    assert len({entry.key for entry in seen}) == 3
+
+
 def test_unfencing_is_no_fencing_and_people_are_told_apart():
     seen = pacemaker.parse_history(history(event(action="on"), event(action="off", delegate="a human")))
     assert [(entry.node, entry.manual) for entry in seen] == [("b", True)]

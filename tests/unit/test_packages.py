@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,10 @@ from typing import Dict, Iterator, List, Tuple
 
 import pytest
 
+from heartgate.core.codec import encode_record
+from heartgate.core.model import Record, Standing
+from tests.lab.deb import DATE, checkout
+from tests.lab.deb import build as build_deb
 from tests.unit.package_root import Root, needs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,32 +26,9 @@ import manifest  # noqa: E402
 STATE = "/var/lib/heartgate"
 UNIT = "heartgated.service"
 WANTED_BY = f"/etc/systemd/system/multi-user.target.wants/{UNIT}"
-DATE = "1767225600"
 WITHOUT_DPKG = needs("dpkg-deb", "dpkg", "unshare")
 WITHOUT_RPM = needs("rpm", "rpmbuild", "rpmspec", "unshare")
 WITHOUT_ALL = needs("rpm", "rpmbuild", "dpkg-buildpackage", "dh", "lintian", "rpmlint")
-
-
-def checkout(target: Path, version: str) -> Path:
-    """A copy of what packages are made from, under another version."""
-    for name in ("lib", "agents", "fence", "packaging", "ocf-metadata", "CHANGELOG.md", "LICENSE"):
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
-        elif (ROOT / name).exists():
-            shutil.copy(ROOT / name, target / name)
-    init = target / "lib" / "heartgate" / "__init__.py"
-    init.write_text(re.sub(r'__version__ = ".*"', f'__version__ = "{version}"', init.read_text()))
-    return target
-
-
-def build_deb(tree: Path, output: Path, umask: int = 0o022) -> Path:
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": DATE}
-    program = str(tree / "packaging" / "build-deb")
-    argv = ["sh", "-c", f'umask {umask:o}; exec "$@"', "sh", "/usr/bin/python3", program, str(output)]
-    subprocess.run(argv, check=True, env=environment, capture_output=True, timeout=120)
-    return output
-
-
 NAMED = re.compile(r"/usr/share/heartgate[\w./-]*\.xml|/usr/lib/heartgate/[\w-]+|/usr/sbin/heartgated?\b")
 Listing = Dict[str, Tuple[int, str]]
 
@@ -185,6 +165,73 @@ def test_deb_installed_upgraded_removed_purged(node: Root) -> None:
     assert units_asked_for(node.calls()) == []
     left = node.find("/usr", "/etc", "/var/lib", "-xdev", "-name", "*heartgat*")
     assert left == [], left
+
+
+PACEMAKER_RUNS = "/usr/bin/pidof"
+CIB = "/var/lib/pacemaker/cib/cib.xml"
+GUARD = '<primitive id="guard" class="ocf" provider="heartgate" type="replica-guard"/>'
+GATE = '<primitive id="gate" class="stonith" type="fence_heartgate"/>'
+
+
+@on_a_node
+@pytest.mark.parametrize("resource", [GUARD, GATE])
+def test_deb_is_not_removed_under_a_pacemaker_that_uses_its_agents(node: Root, resource: str) -> None:
+    node.run(*DPKG, "-i", "/now.deb")
+    node.write(PACEMAKER_RUNS, "#!/bin/sh\nexit 0\n", 0o755)
+    node.write(CIB, f"<cib><configuration><resources>{resource}</resources></configuration></cib>\n")
+    node.calls()
+    told = node.run(*DPKG, "-r", "heartgate", check=False)
+    assert told.returncode != 0
+    assert "not removed. Pacemaker runs here" in told.stderr and "docs/operations.md" in told.stderr
+    assert "stop" not in units_asked_for(node.calls())
+    assert node.run("dpkg-query", "-W", "-f", "${db:Status-Status}", "heartgate").stdout == "installed"
+    assert node.run("heartgate", "version").stdout == f"heartgate {manifest.version()}\n"
+
+    node.write(PACEMAKER_RUNS, "#!/bin/sh\nexit 1\n", 0o755)
+    node.run(*DPKG, "-r", "heartgate")
+    assert units_asked_for(node.calls()) == ["stop"]
+
+
+@on_a_node
+def test_deb_is_upgraded_under_a_pacemaker_that_uses_its_agents_and_removed_when_they_are_gone(node: Root) -> None:
+    node.run(*DPKG, "-i", "/now.deb")
+    node.write(PACEMAKER_RUNS, "#!/bin/sh\nexit 0\n", 0o755)
+    node.write(CIB, f"<cib><configuration><resources>{GUARD}</resources></configuration></cib>\n")
+    node.run(*DPKG, "-i", "/later.deb")
+    assert node.run("heartgate", "version").stdout == "heartgate 99.0\n"
+    node.write(CIB, "<cib><configuration><resources/></configuration></cib>\n")
+    assert "not removed" not in node.run(*DPKG, "-r", "heartgate").stderr
+
+
+@on_a_node
+def test_deb_says_what_it_leaves_behind(node: Root) -> None:
+    """A record that forbids something, and handlers that DRBD would call in vain; nothing of the running daemon stays."""
+    node.run(*DPKG, "-i", "/now.deb")
+    node.write(f"{STATE}/r0.state", blocked_record(), 0o600)
+    node.write("/etc/drbd.d/r0.res", 'resource r0 { handlers { fence-peer "/usr/lib/heartgate/drbd-fence-peer"; } }\n')
+    node.write("/run/heartgate/control.sock", "", 0o600)
+    node.write("/run/heartgate-alert/socket", "", 0o620)
+    told = node.run(*DPKG, "-r", "heartgate").stderr
+    assert "r0 was guarded here and is blocked. Its record stays" in told and "That copy may be old" in told
+    assert "/etc/drbd.d/r0.res names handlers of heartgate" in told
+    assert node.run("cat", f"{STATE}/r0.state").stdout == blocked_record()
+    assert node.find("/run", "-name", "heartgate*") == []
+    told = node.run(*DPKG, "-P", "heartgate").stderr
+    assert "the record of r0 goes too. It said blocked" in told
+    assert node.find(STATE) == []
+
+
+@on_a_node
+def test_deb_leaves_the_directory_of_a_daemon_that_runs_all_the_same(node: Root) -> None:
+    node.run(*DPKG, "-i", "/now.deb")
+    node.write("/run/heartgate/lock", "", 0o600)
+    node.run("flock", "/run/heartgate/lock", "sh", "-c", " ".join([*DPKG, "-r", "heartgate"]))
+    assert node.find("/run/heartgate", "-name", "lock") == ["/run/heartgate/lock"]
+
+
+def blocked_record() -> str:
+    record = Record(Standing.BLOCKED, 7, ("nodea",), "boot-1", (), "nodea")
+    return encode_record(record).decode("ascii")
 
 
 @on_a_node

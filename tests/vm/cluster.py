@@ -9,10 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from tests.lab.api import wait_until
+from tests.lab.deb import build
 from tests.lab.vm import form, image
 from tests.lab.vm.lab import VmLab, ensure_snapshot
 from tests.lab.vm.machine import NODES, Machine
@@ -50,11 +48,7 @@ def package() -> Path:
     """heartgate as a .deb, built from this checkout."""
     target = ROOT / "build" / "heartgate.deb"
     target.parent.mkdir(exist_ok=True)
-    # One date for all: the saved states are found by the package's content, and a commit changes its default date.
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1767225600"}
-    command = [sys.executable, str(ROOT / "packaging" / "build-deb"), str(target)]
-    subprocess.run(command, check=True, stdout=2, env=environment)
-    return target
+    return build(ROOT, target)
 
 
 def restore(variant: Variant = Variant()) -> HaLab:
@@ -73,7 +67,7 @@ def restore_installed() -> HaLab:
 
 
 def _installed() -> Tuple[image.Image, Path]:
-    suite = os.environ.get("HEARTGATE_SUITE", "bookworm")
+    suite = image.chosen_suite()
     built = image.build(suite)
     base = ensure_snapshot(built, [], suite)
     content = hashlib.sha256(package().read_bytes()).hexdigest()

@@ -8,6 +8,13 @@ from tests.vm.cluster import HaLab
 HANDLER = "/usr/lib/drbd/crm-fence-peer.9.sh"
 
 
+def stock_resource() -> str:
+    """The resource file with DRBD's own handlers."""
+    content = form.drbd_resource(handlers=True, net=form.QUICK_NET)
+    content = content.replace("/usr/lib/heartgate/drbd-fence-peer", HANDLER)
+    return content.replace("/usr/lib/heartgate/drbd-unfence-peer", "/usr/lib/drbd/crm-unfence-peer.9.sh")
+
+
 def use_stock_stack(ha: HaLab) -> None:
     """Its guard is stopped, its rule and its fencing level are gone, its daemon does not run."""
     first = ha.nodes["nodea"]
@@ -16,9 +23,5 @@ def use_stock_stack(ha: HaLab) -> None:
     first.run(["cibadmin", "--delete", "--xml-text", '<rsc_location id="heartgate-r0"/>'], timeout_s=60)
     first.run(["cibadmin", "--delete", "--force", "--xpath", "//fencing-topology"], check=False, timeout_s=60)
     for node in ha.nodes.values():
-        content = form.drbd_resource(handlers=True, net=form.QUICK_NET)
-        content = content.replace("/usr/lib/heartgate/drbd-fence-peer", HANDLER)
-        content = content.replace("/usr/lib/heartgate/drbd-unfence-peer", "/usr/lib/drbd/crm-unfence-peer.9.sh")
-        node.put("/etc/drbd.d/r0.res", content)
-        node.run(["drbdadm", "adjust", "r0"])
+        form.use_resource_file(node, stock_resource())
         node.run(["systemctl", "disable", "--now", "heartgated"], timeout_s=60)

@@ -7,6 +7,7 @@ the recipe below) and the *initrd* (modules and the guest files, copied over the
 from __future__ import annotations
 
 import lzma
+import os
 import shlex
 import shutil
 import subprocess
@@ -18,6 +19,11 @@ from tests.lab.api import LabError
 from tests.lab.vm.paths import GUEST_DIR, built_aside, cache_root, digest, exclusive, progress
 
 SUITES = ("bookworm", "trixie")
+
+
+def chosen_suite() -> str:
+    """What `./run test --suite` asks for (tests/conftest.py)."""
+    return os.environ.get("HEARTGATE_SUITE") or SUITES[0]
 
 
 def _words(text: str) -> List[str]:
@@ -193,20 +199,34 @@ def _build_root(target: Path, suite: str, packages: List[str], customize: str) -
     progress("root done")
 
 
+ELF, XZ, ZSTD = b"\x7fELF", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
+
+
 def _extract_vmlinux(bzimage: Path) -> bytes:
-    """The ELF kernel inside a bzImage: QEMU starts it directly (PVH), which saves an emulated decompression a boot."""
+    """The ELF kernel inside a bzImage: QEMU starts it directly (PVH), which saves an emulated decompression a boot.
+
+    Four bytes of a beginning may also be a number in the code that decompresses, so every place is tried."""
     data = bzimage.read_bytes()
-    at = data.find(b"\xfd7zXZ\x00")
-    if at >= 0:
-        return lzma.LZMADecompressor().decompress(data[at:])
-    at = data.find(b"\x28\xb5\x2f\xfd")
-    if at < 0:
-        raise LabError(f"{bzimage.name} is compressed neither with xz nor zstd")
-    # zstd complains about the bytes after the frame, after having written all of it.
-    kernel = subprocess.run(["zstd", "-dcq"], input=data[at:], capture_output=True).stdout
-    if not kernel.startswith(b"\x7fELF"):
-        raise LabError(f"no ELF kernel found in {bzimage.name}")
-    return kernel
+    for magic, decompress in ((XZ, _xz), (ZSTD, _zstd)):
+        at = data.find(magic)
+        while at >= 0:
+            kernel = decompress(data[at:])
+            if kernel.startswith(ELF):
+                return kernel
+            at = data.find(magic, at + 1)
+    raise LabError(f"no ELF kernel found in {bzimage.name}, compressed with xz or zstd")
+
+
+def _xz(data: bytes) -> bytes:
+    try:
+        return lzma.LZMADecompressor().decompress(data)
+    except lzma.LZMAError:
+        return b""
+
+
+def _zstd(data: bytes) -> bytes:
+    """It complains about the bytes after the frame, after having written all of it."""
+    return subprocess.run(["zstd", "-dcq"], input=data, capture_output=True).stdout
 
 
 # ---- initrd

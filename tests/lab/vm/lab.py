@@ -76,10 +76,11 @@ class VmLab:
 
     @classmethod
     def start(
-        cls, debs: Sequence[Path] = (), suite: str = "bookworm", *, formed: bool = True, serial: bool = False, wait_s: float = 300
+        cls, debs: Sequence[Path] = (), suite: str = "", *, formed: bool = True, serial: bool = False, wait_s: float = 300
     ) -> VmLab:
         """Boot two fresh machines; with `formed`, make a cluster of them (about a minute). With `serial`, a null-modem cable
-        joins their ttyS1; saved states have none."""
+        joins their ttyS1; saved states have none. suite: "" for the one that the run of tests was asked for."""
+        suite = suite or image.chosen_suite()
         check_tools()
         mark = turn(wait_s)
         built = image.build(suite)
@@ -91,15 +92,16 @@ class VmLab:
                 subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(node.data_disk), DATA_SIZE], check=True)
             form.on_each(lab.nodes, Machine.power_on)
             if formed:
-                form.form(lab.nodes, lab.debs)
+                form.form(lab.nodes, lab.debs, suite)
         except BaseException:
             lab.down()
             raise
         return lab
 
     @classmethod
-    def restore(cls, debs: Sequence[Path] = (), suite: str = "bookworm", *, wait_s: float = 300) -> VmLab:
+    def restore(cls, debs: Sequence[Path] = (), suite: str = "", *, wait_s: float = 300) -> VmLab:
         """A quorate cluster with an UpToDate pair, from its saved state (made now if there is none)."""
+        suite = suite or image.chosen_suite()
         check_tools()
         my_turn = turn(wait_s)
         built = image.build(suite)
@@ -260,7 +262,7 @@ def ensure_snapshot(built: image.Image, debs: Sequence[Path], suite: str) -> Pat
     """The saved cluster for this image, these packages, this QEMU and this processor; formed now if missing."""
     machine = (built.key, qemu_version(), cpu_model(), accel_args(built), machine_args(), DATA_SIZE)
     resource = form.drbd_resource(handlers=bool(debs), net=form.SAVED_NET)
-    cluster = (form.debs_key(debs), form.corosync_conf(), form.seed_cib(), resource)
+    cluster = (form.debs_key(debs), form.corosync_conf(), form.seed_cib(suite), resource)
     saved = cache_root() / f"cluster-{suite}-{digest(*machine, *cluster)}"
     with exclusive("cluster"):
         if not saved.is_dir():
