@@ -12,94 +12,19 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import Callable, Iterable, List, Mapping, Optional, Sequence
 
 from heartgate.adapters import device_users, drbd_config, drbd_events
 from heartgate.adapters.base import NOT_THAT, AdapterError, Outcome, Problem, always
+from heartgate.adapters.drbd_facts import COMMAND_S, Clock, Facts, Failed, Runner, facts_of, out_of_sync
 from heartgate.adapters.process import Completed, run
 from heartgate.checks.drbd_conf import FENCE_HANDLER, UNFENCE_HANDLER
 from heartgate.core.model import Disk, Link, Replica, Role
 
 DRBD_MAJOR = 147
-COMMAND_S = 10.0  # the most that one command gets, seconds
 POLL_S = 0.05
 RECONNECT_FIRST_S, RECONNECT_MOST_S = 5.0, 60.0
 RUN_DIR = "/run/heartgate"
-
-
-class Runner(Protocol):
-    def __call__(self, argv: Sequence[str], *, timeout_s: float) -> Completed: ...
-
-
-class Failed(AdapterError):
-    """A step did not work; the operation ends with this reason."""
-
-
-class Clock:
-    """A deadline, and pauses that respect it."""
-
-    def __init__(self, deadline_s: float) -> None:
-        self._end = time.monotonic() + deadline_s
-
-    def left(self, most_s: float = COMMAND_S) -> float:
-        """What a command may take. Raises Failed when there is nothing left."""
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise Failed("deadline passed")
-        return min(left, most_s)
-
-    def passed(self) -> bool:
-        return time.monotonic() >= self._end
-
-
-class Facts(NamedTuple):
-    """What the kernel says at one moment. Connections by DRBD's own names: no configuration has to be read for a
-    look."""
-
-    disk: Disk
-    role: Role
-    suspended: Optional[bool]
-    minors: Tuple[int, ...]
-    links: Mapping[Tuple[str, str], Link]  # by (peer-node-id, conn-name)
-    words: Tuple[str, ...]  # DRBD's words for its connections
-
-    @property
-    def connected(self) -> bool:
-        """False only when every connection is certainly not there."""
-        return any(link is not Link.DOWN for link in self.links.values())
-
-    @property
-    def frozen(self) -> bool:
-        return self.suspended is True
-
-
-def facts_of(resource: Optional[drbd_events.Resource]) -> Facts:
-    """None: the kernel does not have the resource."""
-    if resource is None:
-        return Facts(Disk.ABSENT, Role.SECONDARY, False, (), {}, ())
-    return Facts(
-        disk=resource.disk(),
-        role=drbd_events.ROLES.get(resource.role or "", Role.UNKNOWN),
-        suspended=drbd_events.frozen_of(resource.suspended),
-        minors=tuple(resource.minors()),
-        links={connection: resource.peer_link(connection)[0] for connection in resource.connections},
-        words=tuple(resource.connections.values()),
-    )
-
-
-def out_of_sync(text: str, others: Tuple[str, ...]) -> Dict[str, int]:
-    """Bytes by peer, over all volumes, from `drbdsetup events2 --now --statistics` (which counts in KiB). Raises Failed."""
-    found: Dict[str, int] = {}
-    for line in text.splitlines():
-        words = dict(word.split(":", 1) for word in line.split()[2:] if ":" in word)
-        if " peer-device " not in line or "out-of-sync" not in words:
-            continue
-        peer = drbd_events.peer_name((words.get("peer-node-id", ""), words.get("conn-name", "")), {}, others)
-        if not words["out-of-sync"].isdecimal():
-            raise Failed(f"drbdsetup events2: unreadable: {line!r:.200}")
-        if peer is not None:
-            found[peer] = found.get(peer, 0) + int(words["out-of-sync"]) * 1024
-    return found
 
 
 class DrbdDriver84:
