@@ -46,9 +46,21 @@ class Facts(NamedTuple):
     disk: Disk
     role: Role
     suspended: Optional[bool]
-    minors: Tuple[int, ...]
+    disks: Tuple[Tuple[int, str], ...]  # (minor, DRBD's own word); `disk` is the worst one
     links: Mapping[Tuple[str, str], Link]  # by (peer-node-id, conn-name)
     words: Tuple[str, ...]  # DRBD's words for its connections
+
+    @property
+    def minors(self) -> Tuple[int, ...]:
+        return tuple(minor for minor, _ in self.disks)
+
+    def every_disk_is(self, *words: str) -> bool:
+        return bool(self.disks) and all(word in words for _, word in self.disks)
+
+    @property
+    def diskless(self) -> bool:
+        """No volume has a disk any more. Failed, Detaching and Attaching still count as one in the kernel."""
+        return self.every_disk_is("Diskless")
 
     @property
     def connected(self) -> bool:
@@ -59,6 +71,21 @@ class Facts(NamedTuple):
     def frozen(self) -> bool:
         return self.suspended is True
 
+    @property
+    def alone_and_frozen(self) -> bool:
+        """The only state in which anything may be released."""
+        return self.role is Role.PRIMARY and self.frozen and not self.connected
+
+    @property
+    def held(self) -> str:
+        """How an unconnected Primary, or what is not there, is kept from completing a write; "" where it is not, or not for sure.
+        Diskless and thawed has nothing to complete a write on until somebody attaches or connects it."""
+        if self.disk is Disk.ABSENT:
+            return "absent"
+        if self.role is not Role.PRIMARY or self.connected:
+            return ""
+        return "frozen" if self.frozen else "diskless" if self.diskless else ""
+
 
 def facts_of(resource: Optional[drbd_events.Resource]) -> Facts:
     """None: the kernel does not have the resource."""
@@ -68,7 +95,7 @@ def facts_of(resource: Optional[drbd_events.Resource]) -> Facts:
         disk=resource.disk(),
         role=drbd_events.ROLES.get(resource.role or "", Role.UNKNOWN),
         suspended=drbd_events.frozen_of(resource.suspended),
-        minors=tuple(resource.minors()),
+        disks=tuple(sorted(resource.disks())),
         links={connection: resource.peer_link(connection)[0] for connection in resource.connections},
         words=tuple(resource.connections.values()),
     )
