@@ -742,3 +742,22 @@ def test_source_reads_beside_when_messages_overtook_each_other(monkeypatch, gaps
     assert UNKNOWN_REPLICA not in known
     assert source._told["r0"].peer("nodeb").incarnation == incarnation
     source.close()
+
+
+def test_source_outlives_a_command_that_could_not_be_started(monkeypatch):
+    """No descriptor was left: nothing is known, and the next change asks again."""
+    script = Script(monkeypatch, DUMP + "change device name:r0 volume:0 minor:0 disk:Outdated\n")
+    failures = [OSError(24, "Too many open files")] * 3
+
+    def run(argv, *, timeout_s):
+        if failures:
+            raise failures.pop()
+        return script.run(argv, timeout_s=timeout_s)
+
+    monkeypatch.setattr(drbd, "run", run)
+    monkeypatch.setattr(drbd, "CONFIG_AGE_S", 0.1)
+    source = drbd.DrbdSource("nodea")
+    source.add("r0")
+    log = watch(source, lambda replica: replica.disk is Disk.OUTDATED and replica.generation != "")
+    assert not failures and log
+    source.close()
