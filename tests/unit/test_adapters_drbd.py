@@ -397,9 +397,182 @@ def test_release_kills_before_it_detaches_before_it_resumes(tmp_path):
     outcome = driver(kernel, tmp_path).release(UNKNOWN_REPLICA, 2.0)
     assert outcome.ok, outcome
     done = [call.split("device_users")[0][:20] if "device_users" in call else call for call in kernel.done()]
-    assert done[-2:] == ["drbdsetup detach 0 --force", "drbdsetup resume-io 0"]
-    assert len(done) >= 4  # two looks at the users before
+    users = done[0]
+    assert done == [users, users, "drbdsetup detach 0 --force", users, users, "drbdsetup resume-io 0"]
     assert driver(kernel, tmp_path).release(UNKNOWN_REPLICA, 2.0).how == "released before"
+
+
+class Volumes(Kernel):
+    """As the kernel: `detach --force` makes a disk Failed, and Diskless only `slow` looks later; `resume-io` while a disk counts
+    writes a new generation."""
+
+    def __init__(self, *disks, slow=2, **facts):
+        super().__init__(**{"connection": "Connecting", "suspended": "fencing", **facts})
+        self.disks, self.slow, self.split, self.on = dict(enumerate(disks)), slow, False, {}
+
+    def dump(self):
+        if self.disk == "Consistent":  # attached again
+            self.disks, self.disk = dict.fromkeys(self.disks, "Consistent"), "UpToDate"
+        self.slow -= "Failed" in self.disks.values()
+        if self.slow <= 0:
+            self.disks = {minor: "Diskless" if word == "Failed" else word for minor, word in self.disks.items()}
+        lines = "".join(f"exists device name:r0 volume:{m} minor:{m} disk:{word}\n" for m, word in self.disks.items())
+        return super().dump().replace(f"exists device name:r0 volume:0 minor:0 disk:{self.disk}\n", lines)
+
+    def __call__(self, argv, *, timeout_s):
+        for part, act in self.on.items():
+            if part in " ".join(argv):
+                act()
+        return super().__call__(argv, timeout_s=timeout_s)
+
+    def act(self, line):
+        words = line.split()
+        if line.startswith("drbdsetup detach"):
+            self.disks[int(words[2])] = "Failed"
+        elif line.startswith("drbdsetup resume-io"):
+            self.split = set(self.disks.values()) != {"Diskless"}
+        elif line.startswith("drbdsetup outdate"):
+            if self.disks[int(words[2])] == "Diskless":
+                return Completed(17, "", "no disk")
+            self.disks[int(words[2])] = "Outdated"
+        elif line.startswith("drbdadm attach minor-"):
+            self.disks[int(words[2][len("minor-") :])] = "Consistent"
+        return super().act(line.replace("detach 0", "detach none"))
+
+
+@pytest.mark.parametrize("disks", [("UpToDate",), ("Diskless", "UpToDate"), ("UpToDate", "Detaching", "Diskless")])
+def test_io_is_resumed_only_when_no_volume_has_a_disk(disks, tmp_path):
+    """Failed still counts as a disk in the kernel: a thaw would write a new generation, and let the other volumes write on."""
+    kernel = Volumes(*disks)
+    outcome = driver(kernel, tmp_path).release(UNKNOWN_REPLICA, 5.0)
+    assert outcome.ok, outcome
+    assert not kernel.split and set(kernel.disks.values()) == {"Diskless"} and kernel.suspended == "no"
+    detached = [call for call in kernel.done() if "detach" in call]
+    assert detached == [f"drbdsetup detach {n} --force" for n, word in enumerate(disks) if word != "Diskless"]
+
+
+def test_io_is_not_resumed_while_a_disk_hangs(tmp_path):
+    kernel = Volumes("UpToDate", slow=10**6)
+    assert not driver(kernel, tmp_path).release(UNKNOWN_REPLICA, 0.7).ok
+    assert kernel.suspended == "fencing" and not any("resume-io" in call for call in kernel.calls)
+
+
+def test_users_who_came_during_the_detach_are_ended_too(tmp_path):
+    kernel = Volumes("UpToDate")
+    kernel.on["detach"] = lambda: kernel.users.update(left=[[4711, "fd 3"]])
+    assert not driver(kernel, tmp_path).release(UNKNOWN_REPLICA, 1.0).ok
+    assert kernel.suspended == "fencing" and not any("resume-io" in call for call in kernel.calls)
+
+
+def test_a_connection_that_comes_back_during_the_detach_ends_the_release(tmp_path):
+    kernel = Volumes("UpToDate")
+    kernel.on["detach"] = lambda: setattr(kernel, "connection", "Connected")
+    ours = driver(kernel, tmp_path)
+    assert not ours.release(UNKNOWN_REPLICA, 2.0).ok
+    assert not any("resume-io" in call for call in kernel.calls)
+    kernel.role, kernel.calls = "Secondary", []
+    assert ours.enforce_blocked(UNKNOWN_REPLICA, 2.0).how == "attached, outdated"
+
+
+def test_what_is_attached_still_is_not_attached_again(tmp_path):
+    """The release ended half way; vol 1 was never detached, and `drbdadm attach r0` would stop at it."""
+    kernel = Volumes("Diskless", "UpToDate", role="Secondary", connection="Connecting", suspended="no")
+    ours = driver(kernel, tmp_path)
+    ours._marker.parent.mkdir()
+    ours._marker.touch()
+    assert ours.enforce_blocked(UNKNOWN_REPLICA, 2.0).how == "attached, outdated"
+    assert [call for call in kernel.done() if "attach" in call] == ["drbdadm attach minor-0"]
+    assert set(kernel.disks.values()) == {"Outdated"}
+
+
+def test_every_volume_of_a_secondary_is_outdated(tmp_path):
+    kernel = Volumes("Diskless", "UpToDate", role="Secondary", suspended="no")
+    assert driver(kernel, tmp_path).block(UNKNOWN_REPLICA, 2.0).ok
+    assert kernel.disks[1] == "Outdated"
+    kernel = Volumes("Attaching", role="Secondary", suspended="no")  # may become anything
+    kernel.on["outdate"] = lambda: kernel.disks.update({0: "Diskless"})
+    assert driver(kernel, tmp_path).block(UNKNOWN_REPLICA, 2.0).how == "diskless"
+
+
+def test_a_mark_without_a_detached_disk_does_not_stay(tmp_path):
+    """Else a disk that fails by itself, long after, would be attached again."""
+    kernel = Kernel(role="Secondary", disk="Outdated", connection="Connecting")
+    ours = driver(kernel, tmp_path)
+    ours._marker.parent.mkdir()
+    ours._marker.touch()
+    ours.enforce_blocked(UNKNOWN_REPLICA, 2.0)
+    assert not ours._marker.exists()
+
+
+class BlindOnce(Volumes):
+    """The memory maps cannot be read for so many looks."""
+
+    def __init__(self, looks):
+        super().__init__("UpToDate")
+        self.looks = looks
+
+    def __call__(self, argv, *, timeout_s):
+        if "device_users" in " ".join(argv) and "--no-maps" not in argv and self.looks:
+            self.calls.append("users?")
+            self.looks -= 1
+            return Completed(124, "", "")
+        return super().__call__(argv, timeout_s=timeout_s)
+
+
+def test_maps_that_cannot_be_read_are_no_empty_maps(tmp_path):
+    kernel = BlindOnce(10**6)
+    outcome = driver(kernel, tmp_path).release(UNKNOWN_REPLICA, 2.0)
+    assert not outcome.ok and outcome.how.startswith("kernel-users: ")
+    assert not any("detach" in call for call in kernel.calls)
+
+
+def test_maps_are_read_again_when_those_in_the_way_were_killed(tmp_path):
+    kernel = BlindOnce(1)
+    kernel.users["killed"] = [4711]
+    assert driver(kernel, tmp_path).release(UNKNOWN_REPLICA, 2.0).ok
+
+
+@pytest.mark.parametrize("until", ["dump-xml", "device_users"])
+def test_a_release_that_is_not_wanted_any_more_stops_before_the_disk_is_gone(until, tmp_path):
+    """A meeting has chosen this replica meanwhile."""
+    kernel, wanted = Volumes("UpToDate"), [True]
+    kernel.on[until] = lambda: wanted.clear()
+    outcome = driver(kernel, tmp_path).release(UNKNOWN_REPLICA, 2.0, lambda: bool(wanted))
+    assert (outcome.ok, outcome.how) == (True, "not wanted any more")
+    assert not any("detach" in call for call in kernel.calls)
+    assert until != "dump-xml" or not any("device_users" in call for call in kernel.calls)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "how"),
+    [
+        (Volumes("UpToDate"), "frozen"),
+        (Volumes("Failed", slow=99), "frozen"),
+        (Volumes("Diskless", "Diskless", suspended="no"), "diskless"),
+        (Volumes("Diskless", "UpToDate", suspended="no"), ""),
+        (Volumes("Failed", slow=99, suspended="no"), ""),
+        (Volumes("UpToDate", connection="Connected"), ""),
+        (Volumes("Diskless", connection="Connected", suspended="no"), ""),
+        (Volumes("UpToDate", role="Secondary"), ""),
+        (Volumes("UpToDate", role="Unknown"), ""),
+    ],
+)
+def test_a_look_tells_whether_the_block_holds_and_changes_nothing(kernel, how, tmp_path):
+    outcome = driver(kernel, tmp_path).holds(2.0)
+    assert (outcome.ok, outcome.how) == (bool(how), how or "not yet")
+    assert kernel.done() == []
+
+
+def test_a_look_without_facts_is_no_block(tmp_path):
+    blind = drbd_driver.DrbdDriver84("r0", "nodea", runner=lambda argv, timeout_s: Completed(124, "", ""))
+    assert not blind.holds(0.5).ok
+
+
+def test_a_released_primary_is_blocked_until_it_is_demoted(tmp_path):
+    kernel = Volumes("UpToDate")
+    ours = driver(kernel, tmp_path)
+    assert ours.release(UNKNOWN_REPLICA, 5.0).ok
+    assert ours.block(UNKNOWN_REPLICA, 2.0) == drbd_driver.Outcome(True, "diskless")
 
 
 @pytest.mark.parametrize("kind", ["kernel", "protected"])
@@ -568,4 +741,23 @@ def test_source_reads_beside_when_messages_overtook_each_other(monkeypatch, gaps
     known = log[next(index for index, replica in enumerate(log) if replica.disk is Disk.UPTODATE) :]
     assert UNKNOWN_REPLICA not in known
     assert source._told["r0"].peer("nodeb").incarnation == incarnation
+    source.close()
+
+
+def test_source_outlives_a_command_that_could_not_be_started(monkeypatch):
+    """No descriptor was left: nothing is known, and the next change asks again."""
+    script = Script(monkeypatch, DUMP + "change device name:r0 volume:0 minor:0 disk:Outdated\n")
+    failures = [OSError(24, "Too many open files")] * 3
+
+    def run(argv, *, timeout_s):
+        if failures:
+            raise failures.pop()
+        return script.run(argv, timeout_s=timeout_s)
+
+    monkeypatch.setattr(drbd, "run", run)
+    monkeypatch.setattr(drbd, "CONFIG_AGE_S", 0.1)
+    source = drbd.DrbdSource("nodea")
+    source.add("r0")
+    log = watch(source, lambda replica: replica.disk is Disk.OUTDATED and replica.generation != "")
+    assert not failures and log
     source.close()

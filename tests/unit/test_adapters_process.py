@@ -114,3 +114,17 @@ def test_programs_have_ordinary_priority_under_a_real_time_daemon():
     if "SCHED_RR" in first:
         pytest.skip(f"no real-time priority here: {first}")
     assert second == "TS"
+
+
+def test_a_command_that_hung_is_reaped_when_it_has_ended(monkeypatch):
+    """In the kernel no kill ends it: made so here by not killing."""
+    started = []
+    monkeypatch.setattr(process, "kill_group", started.append)
+    before = time.monotonic()
+    assert process.run(["sleep", "0.6"], timeout_s=0.1).rc == process.RC_TIMEOUT
+    assert time.monotonic() - before < 0.5
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{started[0].pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+        assert process.run(["true"], timeout_s=5).ok
+    assert not Path(f"/proc/{started[0].pid}").exists() and not process._HUNG

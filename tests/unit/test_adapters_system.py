@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -453,6 +454,108 @@ def test_kernel_users(tmp_path):
         "LIO backstore iblock_0/disk /dev/drbd0",
         "NFS export /srv/export",
     ]
+
+
+class Nodes(device_users.World):
+    """Where device nodes are cannot be made up in a directory: told instead."""
+
+    def __init__(self, root, nodes):
+        super().__init__(str(root))
+        self.nodes = nodes
+
+    def inode(self, path):
+        return device_users.Inode("0:5", self.nodes.get(os.path.realpath(path), ""))
+
+
+def process(root, pid, mountinfo, fds, task=None, maps=""):
+    """A process in a made-up /proc; task: its main thread has exited, this other one lives on."""
+    base = root / "proc" / str(pid)
+    place = base / "task" / str(task or pid)
+    for part in (place, base) if task is None else (place,):
+        (part / "fd").mkdir(parents=True, exist_ok=True)
+        (part / "fdinfo").mkdir(exist_ok=True)
+        (part / "exe").symlink_to("/usr/bin/program")
+        (part / "mountinfo").write_text(mountinfo)
+        (part / "maps").write_text(maps)
+        for number, (path, mount) in fds.items():
+            (part / "fd" / str(number)).symlink_to(path)
+            (part / "fdinfo" / str(number)).write_text(f"pos:\t0\nflags:\t02\nmnt_id:\t{mount}\n")
+
+
+MOUNTS = "20 1 8:1 / / rw - ext4 /dev/sda1 rw\n21 20 0:5 / /dev rw - devtmpfs udev rw\n40 20 0:60 / /net rw - nfs4 srv:/ rw\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "mount", "user"),
+    [
+        ("/dev/data", 21, True),  # as a container may call it
+        ("/srv/node", 20, True),
+        ("/srv/other-node", 20, False),
+        ("/dev/drbd0", 21, False),  # another device of that name
+        ("/dev/null", 21, False),
+    ],
+)
+def test_a_device_node_under_any_name_is_a_user(tmp_path, path, mount, user):
+    nodes = {"/dev/data": "147:0", "/srv/node": "147:0", "/srv/other-node": "147:1", "/dev/drbd0": "8:5"}
+    process(tmp_path, 77, MOUNTS, {3: (path, mount)})
+    report = device_users.survey(
+        Nodes(tmp_path, nodes), device_users.Target({"147:0"}, {"/dev/drbd0"}), kill=False, with_maps=True
+    )
+    assert report.killed == ([77] if user else [])  # there is no thread in this /proc that could still run
+
+
+def test_a_shared_map_of_a_device_node_is_a_user(tmp_path):
+    lines = "7f0000000000-7f0000001000 rw-s 00000000 00:05 99 /srv/node\n"
+    process(tmp_path, 77, MOUNTS, {}, maps=lines)
+    place = tmp_path / "proc/77/map_files"
+    place.mkdir()
+    (place / "7f0000000000-7f0000001000").symlink_to("/srv/node")
+    target = device_users.Target({"147:0"}, {"/dev/drbd0"})
+    world = Nodes(tmp_path, {"/srv/node": "147:0"})
+    assert device_users.survey(world, target, kill=False, with_maps=True).killed == [77]
+    assert device_users.survey(world, target, kill=False, with_maps=False).killed == []
+
+
+def test_a_process_whose_main_thread_has_exited_is_a_user(tmp_path):
+    process(tmp_path, 77, MOUNTS, {3: ("/dev/drbd0", 21)}, task=78)
+    (tmp_path / "proc/77/task/78/status").write_text("State:\tS (sleeping)\nSigPnd:\t0\nShdPnd:\t0\n")
+    target = device_users.Target({"147:0"}, {"/dev/drbd0"})
+    report = device_users.survey(Nodes(tmp_path, {"/dev/drbd0": "147:0"}), target, kill=False, with_maps=True)
+    assert report.left == [(77, "fd 3")]
+
+
+EXITED = """
+import ctypes, platform, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+print("ready", flush=True)
+ctypes.CDLL(None).syscall({"x86_64": 60}.get(platform.machine(), 93), 0)
+"""
+
+
+def test_a_living_thread_is_found_in_the_real_proc():
+    child = subprocess.Popen([sys.executable, "-c", EXITED], stdout=subprocess.PIPE, text=True)
+    try:
+        child.stdout.readline()
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{child.pid}/cwd").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        place = device_users.living(device_users.World(), child.pid)
+        assert place.startswith(f"/proc/{child.pid}/task/") and Path(place, "cwd").exists()
+    finally:
+        child.kill()
+        child.communicate()
+    assert device_users.living(device_users.World(), 2**22 + 1) == ""
+
+
+def test_what_the_kernel_says_of_an_inode(tmp_path):
+    """statx() without asking a server; the numbers are those of stat()."""
+    world, status = device_users.World(), tmp_path.stat()
+    assert world.inode(str(tmp_path)) == (f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}", "")
+    assert world.inode("/dev/null").block == ""  # a character device
+    assert world.inode(str(tmp_path / "absent")) is None
+    for path in [path for path in Path("/dev").iterdir() if stat.S_ISBLK(path.lstat().st_mode)][:1]:
+        number = path.stat().st_rdev
+        assert world.inode(str(path)).block == f"{os.major(number)}:{os.minor(number)}"
 
 
 @given(st.text(max_size=200))

@@ -139,7 +139,10 @@ class FakeDriver:
     def block(self, replica: Replica, deadline_s: float) -> Outcome:
         return self._call("block")
 
-    def release(self, replica: Replica, deadline_s: float) -> Outcome:
+    def holds(self, deadline_s: float) -> Outcome:
+        return self._call("holds")
+
+    def release(self, replica: Replica, deadline_s: float, wanted: Callable[[], bool] = always) -> Outcome:
         return self._call("release")
 
     def enforce_blocked(self, replica: Replica, deadline_s: float) -> Outcome:

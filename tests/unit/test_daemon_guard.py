@@ -195,13 +195,13 @@ def test_an_enforcement_that_comes_too_late_is_not_carried_out(bench: Bench, gua
     bench.until("it to be enforced", lambda: "enforce" in driver.calls)
     bench.turn(0.2)
     driver.calls.clear()
-    driver.answers["rehandle"] = lambda: Outcome(gate.wait(5), "late")
-    guard.operations.rehandle()
+    driver.answers["slow"] = lambda: Outcome(gate.wait(5), "late")
+    slow(guard)
     guard.operations.facts_changed()  # waits behind the other operation
     script(record(Standing.SYNCED))
     gate.set()
     bench.turn(0.3)
-    assert driver.calls == ["rehandle"], "it would outdate a serving copy"
+    assert driver.calls == ["slow"], "it would outdate a serving copy"
 
 
 def test_nothing_goes_before_a_block_that_a_peer_waits_for(bench: Bench, guard: Guard, script: Script) -> None:
@@ -231,16 +231,156 @@ def test_an_operation_that_hangs_is_given_up_and_none_overtakes_it(
     monkeypatch.setattr(guard, "handle", events.append)
     guard.operations.block(1)
     bench.until("the first to be given up", lambda: events == [(1, False)])
-    guard.operations.rehandle()
+    slow(guard)
     bench.turn(0.2)
     assert driver.calls == ["block"] and bench.daemon.workers.hung == 1
     gate.set()
-    bench.until("the second", lambda: "rehandle" in driver.calls)
+    bench.until("the second", lambda: "slow" in driver.calls)
     bench.turn(0.1)
     assert events == [(1, False)] and bench.daemon.workers.hung == 0
 
 
+def slow(guard: Guard) -> None:
+    """Some operation of the driver that takes as long as `answers["slow"]` does."""
+    guard.operations._do(lambda driver, replica: driver._call("slow"), lambda answer: None, 5.0)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("operation", ["unblock", "rehandle"])
+def test_what_is_not_wanted_any_more_is_not_started(bench: Bench, guard: Guard, script: Script, operation: str) -> None:
+    """Blocked while the order waited in the lane: the mark must not be lifted, nobody may be asked to let it go on."""
+    driver, gate = bench.world.drivers["r0"], threading.Event()
+    guard.handle(ReplicaChanged(ALONE))
+    driver.answers["slow"] = lambda: Outcome(gate.wait(5), "late")
+    slow(guard)
+    getattr(guard.operations, operation)()
+    script(record(Standing.BLOCKED))
+    gate.set()
+    bench.until("the refusal", lambda: f"{operation}: not wanted any more" in bench.world.journal.text())
+    assert operation not in driver.calls
+
+
 # --- release
+
+
+def test_a_release_that_comes_too_late_is_not_carried_out(bench: Bench, guard: Guard, script: Script) -> None:
+    """A meeting has chosen this node meanwhile: it would kill and detach the one that is to serve."""
+    blocked(bench, guard, script)
+    driver, gate = bench.world.drivers["r0"], threading.Event()
+    driver.answers["slow"] = lambda: Outcome(gate.wait(5), "late")
+    slow(guard)
+    guard.operations.release()
+    script(record(Standing.SOLO))
+    gate.set()
+    bench.until("the refusal", lambda: "release: not wanted any more" in bench.world.journal.text())
+    assert "release" not in driver.calls and not guard.operations._releasing and bench.world.resets == 0
+
+
+def test_the_driver_asks_whether_the_release_is_still_wanted(
+    bench: Bench, guard: Guard, script: Script, monkeypatch: Any
+) -> None:
+    blocked(bench, guard, script)
+    asked: List[Any] = []
+    release = lambda replica, deadline_s, wanted: (asked.append(wanted), Outcome(True, "done"))[1]  # noqa: E731
+    monkeypatch.setattr(bench.world.drivers["r0"], "release", release)
+    guard.operations.release()
+    bench.until("the release", lambda: asked)
+    assert asked[0]() is True
+    script(record(Standing.SOLO))
+    assert asked[0]() is False
+
+
+@pytest.fixture
+def releasing(bench: Bench, guard: Guard, script: Script) -> Iterator[threading.Event]:
+    """A release that has begun and does not end until the event is set."""
+    blocked(bench, guard, script)
+    driver, gate = bench.world.drivers["r0"], threading.Event()
+    bench.until("it to be enforced", lambda: driver.calls)
+    driver.answers["release"] = lambda: Outcome(gate.wait(5), "released")
+    guard.operations.release()
+    bench.until("the release", lambda: "release" in driver.calls)
+    driver.calls.clear()
+    yield gate
+    gate.set()
+
+
+def test_a_block_is_confirmed_beside_a_release(bench: Bench, guard: Guard, releasing: Any, monkeypatch: Any) -> None:
+    """It may take three times as long as a peer waits, and what it works on cannot complete a write."""
+    events: List[Any] = []
+    monkeypatch.setattr(guard, "handle", events.append)
+    driver = bench.world.drivers["r0"]
+    driver.answers["holds"] = Outcome(True, "frozen")
+    guard.operations.block(7)
+    bench.until("the confirmation", lambda: events)
+    assert events == [(7, True)] and driver.calls == ["holds"]
+
+
+@pytest.mark.parametrize("look", [Outcome(False, "not yet"), lambda: 1 / 0])
+def test_a_block_waits_for_the_release_when_a_look_does_not_tell(
+    bench: Bench, guard: Guard, releasing: threading.Event, monkeypatch: Any, look: Any
+) -> None:
+    events: List[Any] = []
+    monkeypatch.setattr(guard, "handle", events.append)
+    driver = bench.world.drivers["r0"]
+    driver.answers["holds"] = look
+    guard.operations.block(7)
+    bench.turn(0.2)
+    assert driver.calls == ["holds"] and not events
+    releasing.set()
+    bench.until("the confirmation", lambda: events)
+    assert events == [(7, True)] and driver.calls[:2] == ["holds", "block"]
+
+
+def test_a_release_that_has_not_begun_makes_no_look_true(
+    bench: Bench, guard: Guard, script: Script, monkeypatch: Any
+) -> None:
+    """What runs before it in the lane may let the replica go on."""
+    blocked(bench, guard, script)
+    driver, gate = bench.world.drivers["r0"], threading.Event()
+    bench.until("it to be enforced", lambda: driver.calls)
+    driver.answers["slow"] = lambda: Outcome(gate.wait(5), "late")
+    slow(guard)
+    guard.operations.release()
+    guard.operations.block(7)
+    bench.turn(0.2)
+    assert "holds" not in driver.calls
+    gate.set()
+    bench.until("the block", lambda: "block" in driver.calls)
+
+
+def test_a_release_that_never_began_resets_nobody(
+    bench: Bench, guard: Guard, script: Script, monkeypatch: Any
+) -> None:
+    """It waited behind something slow until its time was over."""
+    blocked(bench, guard, script)
+    monkeypatch.setattr(operations, "RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr(operations, "RELEASE_S", -1.8)  # with the margin: 0.2 s
+    driver, gate = bench.world.drivers["r0"], threading.Event()
+    driver.answers["slow"] = lambda: Outcome(gate.wait(5), "late")
+    slow(guard)
+    guard.operations.release()
+    bench.until("the first to be given up", lambda: "release: TimedOut: no answer" in bench.world.journal.text())
+    monkeypatch.setattr(operations, "RELEASE_S", 30.0)
+    gate.set()
+    bench.until("the release", lambda: "release" in driver.calls)
+    bench.turn(0.1)
+    assert bench.world.resets == 0 and not guard.operations._releasing
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_release_without_end_resets(
+    bench: Bench, guard: Guard, script: Script, monkeypatch: Any, begins: bool
+) -> None:
+    blocked(bench, guard, script)
+    monkeypatch.setattr(operations, "RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr(operations, "RELEASE_S", -1.9)
+    driver, gate = bench.world.drivers["r0"], threading.Event()
+    driver.answers["release" if begins else "slow"] = lambda: Outcome(gate.wait(5), "late")
+    if not begins:
+        slow(guard)
+    guard.operations.release()
+    bench.until("the reset", lambda: bench.world.resets)
+    assert bench.world.journal.text().count("release: TimedOut: no answer") == (1 if begins else 3)
+    gate.set()
 
 
 def blocked(bench: Bench, guard: Guard, script: Script) -> None:

@@ -76,6 +76,8 @@ class Outcome:
 
 NOT_THAT = "no longer that connection"  # a drop that came too late: what is connected now is another connection
 
+NOT_WANTED = "not wanted any more"  # an order that waited until it was stale
+
 
 def always() -> bool:
     return True
@@ -96,9 +98,13 @@ class Driver(Protocol):
         lets us), frozen Primary, or not configured. Drops the connection first if the replica is Primary and still
         connected."""
 
-    def release(self, replica: Replica, deadline_s: float) -> Outcome:
-        """Blocked, Primary and frozen: end the users (SIGKILL) before I/O is made to fail, never the other way
-        round."""
+    def holds(self, deadline_s: float) -> Outcome:
+        """Whether a block holds already, by a look that changes nothing and may be taken beside another operation; not ok where
+        only `block` itself can tell."""
+
+    def release(self, replica: Replica, deadline_s: float, wanted: Callable[[], bool] = always) -> Outcome:
+        """Blocked, Primary and frozen: end the users (SIGKILL) before I/O is made to fail, never the other way round; and at no
+        moment let a write be completed. `wanted` is asked before each step that cannot be taken back."""
 
     def enforce_blocked(self, replica: Replica, deadline_s: float) -> Outcome:
         """Called while blocked whenever facts change: re-attach after a release and a demotion, outdate when

@@ -8,24 +8,29 @@ prints one JSON object: {"killed": [PID...], "left": [[PID, why]...], "kernel": 
     kernel     users inside the kernel, which no signal ends
     protected  users that must not be killed (init, this program and those who started it)
 
-Nothing here may run into the frozen device: no statfs, no open, no stat() on its file systems (but see _lies_on). /proc
-tells the mount of a descriptor (fdinfo's mnt_id) and the path of the rest (readlink does not touch the file).
-/proc/PID/maps may wait for a lock of that process, which is why this is a program of its own that can be killed, and
-why there is --no-maps.
+Nothing here may run into the frozen device, nor into a file server that is gone: no statfs, no open, and no stat() but one
+that is told to ask nobody (World.inode). /proc tells the mount of a descriptor (fdinfo's mnt_id) and the path of the rest
+(readlink does not touch the file). /proc/PID/maps may wait for a lock of that process, which is why this is a program of its
+own that can be killed, and why there is --no-maps: users by a mapping alone are not seen then.
 """
 
 # ruff: noqa: PTH115, PTH116, PTH208
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
 import stat
+import struct
 import sys
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 SIGKILL_BIT = 1 << (signal.SIGKILL - 1)
+AT_FDCWD, AT_STATX_DONT_SYNC, STATX_TYPE = -100, 0x4000, 0x1
+STATX_SIZE, STATX_MODE_AT, STATX_NUMBERS_AT = 256, 28, 128  # struct statx: stx_mode; stx_rdev_major, _minor, stx_dev_major, _minor
+ASK_OTHER_NODES = frozenset({"gfs2", "ocfs2"})  # take a lock of the cluster for every look at an inode, whatever they are told
 
 
 class Mount(NamedTuple):
@@ -45,6 +50,13 @@ class Target(NamedTuple):
     paths: Set[str]
 
 
+class Inode(NamedTuple):
+    """Numbers as "major:minor". dev: of its file system; block: of the block device that it stands for, or ""."""
+
+    dev: str
+    block: str
+
+
 class Report(NamedTuple):
     killed: List[int]
     left: List[Tuple[int, str]]
@@ -57,6 +69,7 @@ class World:
 
     def __init__(self, root: str = "") -> None:
         self.proc, self.sys, self.root = root + "/proc", root + "/sys", root
+        self._statx = getattr(ctypes.CDLL(None), "statx", None)  # glibc has it since 2.28
 
     def read(self, path: str) -> str:
         with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="surrogateescape") as stream:
@@ -81,6 +94,16 @@ class World:
                 if stat.S_ISBLK(status.st_mode):
                     return f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
         return ""
+
+    def inode(self, path: str) -> Optional[Inode]:
+        """What a path, or a link to an open file in /proc, leads to; None if that cannot be told. Asks the kernel's own copy of the
+        inode and nobody else: os.stat() would wait for an NFS server that is gone."""
+        buffer = ctypes.create_string_buffer(STATX_SIZE)
+        if self._statx is None or self._statx(AT_FDCWD, os.fsencode(path), AT_STATX_DONT_SYNC, STATX_TYPE, buffer) != 0:
+            return None
+        (mode,) = struct.unpack_from("=H", buffer, STATX_MODE_AT)
+        node_major, node_minor, major, minor = struct.unpack_from("=4I", buffer, STATX_NUMBERS_AT)
+        return Inode(f"{major}:{minor}", f"{node_major}:{node_minor}" if stat.S_ISBLK(mode) else "")
 
 
 def unescape(field: str) -> str:
@@ -230,6 +253,16 @@ def pids(world: World) -> List[int]:
     return sorted(int(name) for name in world.listing(world.proc) if name.isdigit())
 
 
+def living(world: World, pid: int) -> str:
+    """Where /proc tells what this process holds: in its own directory or, when its main thread has exited, in that of a thread
+    which has not. "" for kernel threads and zombies, which have no executable, and no descriptors either."""
+    base = f"{world.proc}/{pid}"
+    if world.link(f"{base}/exe"):
+        return base
+    tasks = (f"{base}/task/{task}" for task in world.listing(f"{base}/task"))
+    return next((place for place in tasks if world.link(f"{place}/exe")), "")
+
+
 class Namespaces:
     """Mount tables by mount namespace: reading one for every process would cost too much."""
 
@@ -237,38 +270,33 @@ class Namespaces:
         self._world, self._target = world, target
         self._tables: Dict[str, Tuple[List[Mount], List[Mount]]] = {}
         self.our_ids: Set[int] = set()
-        self.known_ids: Set[int] = set()
+        self.kinds: Dict[int, str] = {}  # of every mount that is in a table
         self.our_devices: Set[str] = set()
 
-    def of(self, pid: int) -> Tuple[List[Mount], List[Mount]]:
-        """(all mounts, ours) as this process sees them."""
-        key = (
-            self._world.link(f"{self._world.proc}/{pid}/ns/mnt")
-            + "|"
-            + self._world.link(f"{self._world.proc}/{pid}/root")
-        )
+    def of(self, place: str) -> Tuple[List[Mount], List[Mount]]:
+        """(all mounts, ours) as the process at this place in /proc sees them."""
+        key = self._world.link(f"{place}/ns/mnt") + "|" + self._world.link(f"{place}/root")
         if key not in self._tables:
-            mounts = parse_mountinfo(self._world.read(f"{self._world.proc}/{pid}/mountinfo"))
+            mounts = parse_mountinfo(self._world.read(f"{place}/mountinfo"))
             ours = our_mounts(self._world, self._target, mounts)
             self._tables[key] = (mounts, ours)
             self.our_ids |= {mount.mount_id for mount in ours}
-            self.known_ids |= {mount.mount_id for mount in mounts}
+            self.kinds.update((mount.mount_id, mount.kind) for mount in mounts)
             self.our_devices |= {mount.dev for mount in ours}
         return self._tables[key]
 
 
-def why_user(world: World, target: Target, spaces: Namespaces, pid: int, with_maps: bool) -> str:
-    """How this process uses the device, or ""."""
-    mounts, ours = spaces.of(pid)
-    base = f"{world.proc}/{pid}"
+def why_user(world: World, target: Target, spaces: Namespaces, place: str, with_maps: bool) -> str:
+    """How the process at this place in /proc uses the device, or ""."""
+    mounts, ours = spaces.of(place)
     for name in ("cwd", "root", "exe"):
-        path = world.link(f"{base}/{name}")
+        path = world.link(f"{place}/{name}")
         if path and _path_is_ours(world, target, path, mounts, ours):
             return name
-    for number in world.listing(f"{base}/fd"):
-        if _descriptor_is_ours(world, target, spaces, f"{base}/fd/{number}", f"{base}/fdinfo/{number}", mounts, ours):
+    for number in world.listing(f"{place}/fd"):
+        if _descriptor_is_ours(world, target, spaces, f"{place}/fd/{number}", f"{place}/fdinfo/{number}", mounts, ours):
             return f"fd {number}"
-    if with_maps and _maps_are_ours(world, target, f"{base}/maps", mounts, ours):
+    if with_maps and _maps_are_ours(world, target, place, mounts, ours):
         return "map"
     return ""
 
@@ -287,31 +315,32 @@ def _descriptor_is_ours(
     path = world.link(link)
     if not path.startswith("/"):
         return False  # pipe:, socket:, anon_inode:
-    for line in world.read(info).splitlines():
-        key, _, value = line.partition(":")
-        if key == "mnt_id" and value.strip().isdigit():
-            number = int(value)
-            if number in spaces.our_ids:
-                return True
-            if number not in spaces.known_ids:
-                return _lies_on(target, spaces, link)
-            if not path.startswith("/dev/"):
-                return False
+    number = _mount_of(world.read(info))
+    if number in spaces.our_ids:
+        return True
+    # A device node may have any name, on any mount, and a mount that was detached (`umount -l`) is in no table.
+    inode = world.inode(link) if spaces.kinds.get(number, "") not in ASK_OTHER_NODES else None
+    if inode is not None and inode.block:
+        return inode.block in target.devices
+    if number in spaces.kinds and not path.startswith("/dev/"):
+        return False
+    if number >= 0 and number not in spaces.kinds:
+        return inode is not None and inode.dev in target.devices | spaces.our_devices
     return _path_is_ours(world, target, path, mounts, ours)
 
 
-def _lies_on(target: Target, spaces: Namespaces, link: str) -> bool:
-    """For a descriptor on a mount that no table has (detached by `umount -l`): only stat() tells, which asks the cached
-    inode."""
-    with contextlib.suppress(OSError):
-        number = os.stat(link).st_dev
-        return f"{os.major(number)}:{os.minor(number)}" in target.devices | spaces.our_devices
-    return False
+def _mount_of(fdinfo: str) -> int:
+    """-1 when it does not say."""
+    for line in fdinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key == "mnt_id" and value.strip().isdigit():
+            return int(value)
+    return -1
 
 
-def _maps_are_ours(world: World, target: Target, source: str, mounts: List[Mount], ours: List[Mount]) -> bool:
+def _maps_are_ours(world: World, target: Target, place: str, mounts: List[Mount], ours: List[Mount]) -> bool:
     devices = target.devices | {mount.dev for mount in ours}
-    for line in world.read(source).splitlines():
+    for line in world.read(f"{place}/maps").splitlines():
         fields = line.split(None, 5)
         if len(fields) < 6 or not fields[5].startswith("/"):
             continue
@@ -319,9 +348,18 @@ def _maps_are_ours(world: World, target: Target, source: str, mounts: List[Mount
         with contextlib.suppress(ValueError):
             if f"{int(major, 16)}:{int(minor, 16)}" in devices:
                 return True
-        if _path_is_ours(world, target, fields[5], mounts, ours):
+        if _path_is_ours(world, target, fields[5], mounts, ours) or _maps_a_node(world, target, place, fields):
             return True
     return False
+
+
+def _maps_a_node(world: World, target: Target, place: str, fields: List[str]) -> bool:
+    """The device itself, mapped under any name. Only shared mappings write, and they are few."""
+    if not fields[1].endswith("s"):
+        return False
+    start, _, end = fields[0].partition("-")
+    inode = world.inode(f"{place}/map_files/{start.lstrip('0') or '0'}-{end.lstrip('0') or '0'}")
+    return inode is not None and inode.block in target.devices
 
 
 def kill_pending(world: World, pid: int) -> bool:
@@ -350,15 +388,14 @@ def ancestors(world: World) -> Set[int]:
 
 def survey(world: World, target: Target, kill: bool, with_maps: bool) -> Report:
     spaces = Namespaces(world, target)
-    # Kernel threads and zombies have no executable, and no descriptors either.
-    everybody = [pid for pid in pids(world) if world.link(f"{world.proc}/{pid}/exe")]
-    for pid in everybody:  # all mount tables first: a descriptor may have come from another namespace
-        spaces.of(pid)
-    mounts, ours = spaces.of(1)
+    everybody = {pid: place for pid, place in ((pid, living(world, pid)) for pid in pids(world)) if place}
+    for place in everybody.values():  # all mount tables first: a descriptor may have come from another namespace
+        spaces.of(place)
+    mounts, ours = spaces.of(f"{world.proc}/1")
     report = Report([], [], kernel_users(world, target, mounts, ours), [])
     spared, users = ancestors(world), []
-    for pid in everybody:
-        why = why_user(world, target, spaces, pid, with_maps)
+    for pid, place in everybody.items():
+        why = why_user(world, target, spaces, place, with_maps)
         if why and pid in spared:
             report.protected.append(f"pid {pid} ({world.read(f'{world.proc}/{pid}/comm').strip()}): {why}")
         elif why:

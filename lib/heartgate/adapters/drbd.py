@@ -273,7 +273,8 @@ class _Background:
         if what:
             self._read_generation(what)
         else:
-            self._read_config()
+            with contextlib.suppress(OSError):  # no descriptor or no memory for a command; asked again with the next change
+                self._read_config()
         self._notify()
 
     def _read_config(self) -> None:
@@ -286,9 +287,9 @@ class _Background:
                 self._configs = drbd_config.parse_dump(done.stdout)
 
     def _read_generation(self, resource: str) -> None:
-        text = _generation_text(resource, self._minors.get(resource, ()))
         generation = NO_GENERATION
-        with contextlib.suppress(drbd_events.Unreadable):
+        with contextlib.suppress(drbd_events.Unreadable, OSError):
+            text = _generation_text(resource, self._minors.get(resource, ()))
             generation = Generation(*drbd_events.combined(drbd_events.parse_gi(text)))
         with self._lock:
             self._done[resource] = generation

@@ -12,94 +12,24 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import Callable, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from heartgate.adapters import device_users, drbd_config, drbd_events
-from heartgate.adapters.base import NOT_THAT, AdapterError, Outcome, Problem, always
+from heartgate.adapters.base import NOT_THAT, NOT_WANTED, AdapterError, Outcome, Problem, always
+from heartgate.adapters.drbd_facts import COMMAND_S, Clock, Facts, Failed, Runner, facts_of, out_of_sync
 from heartgate.adapters.process import Completed, run
 from heartgate.checks.drbd_conf import FENCE_HANDLER, UNFENCE_HANDLER
 from heartgate.core.model import Disk, Link, Replica, Role
 
 DRBD_MAJOR = 147
-COMMAND_S = 10.0  # the most that one command gets, seconds
 POLL_S = 0.05
 RECONNECT_FIRST_S, RECONNECT_MOST_S = 5.0, 60.0
 RUN_DIR = "/run/heartgate"
+REFUSING = ("Outdated", "Inconsistent", "Diskless")  # disks with which a Secondary cannot be promoted alone
 
 
-class Runner(Protocol):
-    def __call__(self, argv: Sequence[str], *, timeout_s: float) -> Completed: ...
-
-
-class Failed(AdapterError):
-    """A step did not work; the operation ends with this reason."""
-
-
-class Clock:
-    """A deadline, and pauses that respect it."""
-
-    def __init__(self, deadline_s: float) -> None:
-        self._end = time.monotonic() + deadline_s
-
-    def left(self, most_s: float = COMMAND_S) -> float:
-        """What a command may take. Raises Failed when there is nothing left."""
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise Failed("deadline passed")
-        return min(left, most_s)
-
-    def passed(self) -> bool:
-        return time.monotonic() >= self._end
-
-
-class Facts(NamedTuple):
-    """What the kernel says at one moment. Connections by DRBD's own names: no configuration has to be read for a
-    look."""
-
-    disk: Disk
-    role: Role
-    suspended: Optional[bool]
-    minors: Tuple[int, ...]
-    links: Mapping[Tuple[str, str], Link]  # by (peer-node-id, conn-name)
-    words: Tuple[str, ...]  # DRBD's words for its connections
-
-    @property
-    def connected(self) -> bool:
-        """False only when every connection is certainly not there."""
-        return any(link is not Link.DOWN for link in self.links.values())
-
-    @property
-    def frozen(self) -> bool:
-        return self.suspended is True
-
-
-def facts_of(resource: Optional[drbd_events.Resource]) -> Facts:
-    """None: the kernel does not have the resource."""
-    if resource is None:
-        return Facts(Disk.ABSENT, Role.SECONDARY, False, (), {}, ())
-    return Facts(
-        disk=resource.disk(),
-        role=drbd_events.ROLES.get(resource.role or "", Role.UNKNOWN),
-        suspended=drbd_events.frozen_of(resource.suspended),
-        minors=tuple(resource.minors()),
-        links={connection: resource.peer_link(connection)[0] for connection in resource.connections},
-        words=tuple(resource.connections.values()),
-    )
-
-
-def out_of_sync(text: str, others: Tuple[str, ...]) -> Dict[str, int]:
-    """Bytes by peer, over all volumes, from `drbdsetup events2 --now --statistics` (which counts in KiB). Raises Failed."""
-    found: Dict[str, int] = {}
-    for line in text.splitlines():
-        words = dict(word.split(":", 1) for word in line.split()[2:] if ":" in word)
-        if " peer-device " not in line or "out-of-sync" not in words:
-            continue
-        peer = drbd_events.peer_name((words.get("peer-node-id", ""), words.get("conn-name", "")), {}, others)
-        if not words["out-of-sync"].isdecimal():
-            raise Failed(f"drbdsetup events2: unreadable: {line!r:.200}")
-        if peer is not None:
-            found[peer] = found.get(peer, 0) + int(words["out-of-sync"]) * 1024
-    return found
+class NotWanted(Failed):
+    """The order is stale: nothing more is done."""
 
 
 class DrbdDriver84:
@@ -200,6 +130,8 @@ class DrbdDriver84:
     def _guarded(work: Callable[[], Outcome]) -> Outcome:
         try:
             return work()
+        except NotWanted:
+            return Outcome(True, NOT_WANTED)
         except (AdapterError, OSError) as error:
             return Outcome(False, str(error))
 
@@ -211,19 +143,26 @@ class DrbdDriver84:
         clock = Clock(deadline_s)
         return self._guarded(lambda: self._block(clock))
 
+    def holds(self, deadline_s: float) -> Outcome:
+        """As true beside a release as at any other time: that keeps the freeze until no volume has a disk."""
+
+        def look() -> Outcome:
+            how = self.facts(Clock(deadline_s)).held
+            return Outcome(bool(how), how or "not yet")
+
+        return self._guarded(look)
+
     def _block(self, clock: Clock) -> Outcome:
         dropped = False
         while True:
             facts = self.facts(clock)
-            if facts.disk is Disk.ABSENT:
-                return Outcome(True, "absent")
+            if facts.held:
+                return Outcome(True, facts.held)
             if facts.role is Role.SECONDARY:
                 how = self._block_secondary(facts, clock)
                 if how:
                     return Outcome(True, how)
             elif facts.role is Role.PRIMARY:
-                if not facts.connected and facts.frozen:
-                    return Outcome(True, "frozen")
                 if facts.connected:  # again when it has connected anew between two looks
                     dropped = self._drop_all(clock)
                 elif not dropped:
@@ -235,14 +174,14 @@ class DrbdDriver84:
 
     def _block_secondary(self, facts: Facts, clock: Clock) -> str:
         """The word for how it is blocked, "" if it is not yet."""
-        disk = facts.disk
-        if disk in (Disk.OUTDATED, Disk.INCONSISTENT, Disk.DISKLESS):
-            return str(disk.value)
+        if facts.every_disk_is(*REFUSING):
+            return str(facts.disk.value)
         if facts.connected:
             return "secondary" if Link.UP in facts.links.values() else ""
         # The kernel refuses it when the connection has come back, or somebody has promoted it, in between; then the next look
         # decides. Where it does not refuse, its word is as good as another look, which costs a peer that waits for us a program.
-        done = [self._try(clock, "drbdsetup", "outdate", str(minor)).ok for minor in facts.minors]
+        serving = [minor for minor, word in facts.disks if word not in REFUSING]
+        done = [self._try(clock, "drbdsetup", "outdate", str(minor)).ok for minor in serving]
         return Disk.OUTDATED.value if done and all(done) else ""
 
     def _drop_all(self, clock: Clock) -> bool:
@@ -322,38 +261,37 @@ class DrbdDriver84:
 
     # --- release
 
-    def release(self, replica: Replica, deadline_s: float) -> Outcome:
+    def release(self, replica: Replica, deadline_s: float, wanted: Callable[[], bool] = always) -> Outcome:
         """A blocked, frozen Primary: SIGKILL its users, and only when none can see a result any more let I/O fail.
 
         8.4: the write that was in flight at the freeze completes with success at `resume-io`, although the resync will
-        throw it away; so nobody may be left who could take note of it. `resume-io` without the detach would write a new
-        generation (split-brain). Users inside the kernel make it fail with "kernel-users: ...": then the node has to
+        throw it away; so nobody may be left who could take note of it. `resume-io` while any volume has a disk would write a
+        new generation (split-brain). Users inside the kernel make it fail with "kernel-users: ...": then the node has to
         reset itself.
         """
         clock = Clock(deadline_s)
-        return self._guarded(lambda: self._release(clock))
+        return self._guarded(lambda: self._release(clock, wanted))
 
-    def _release(self, clock: Clock) -> Outcome:
+    def _release(self, clock: Clock, wanted: Callable[[], bool]) -> Outcome:
         facts = self.facts(clock)
         if facts.disk is Disk.ABSENT or facts.role is Role.SECONDARY:
             return Outcome(True, "not primary")
         if facts.role is not Role.PRIMARY or facts.connected:
             raise Failed("connected, or role unknown: not released")
-        if facts.disk is Disk.DISKLESS and not facts.frozen and self._marker.exists():
+        if facts.diskless and not facts.frozen and self._marker.exists():
             return Outcome(True, "released before")
         if not facts.frozen:
             raise Failed("not frozen: not released")
-        killed = self._end_users(facts, clock)
-        if not self._still_blockable(clock):
+        killed = self._end_users(facts, clock, wanted)
+        facts = self.facts(clock)
+        if not facts.alone_and_frozen:
             raise Failed("the connection came back meanwhile: not released")
+        if not wanted():
+            raise NotWanted(NOT_WANTED)
         self._fail_io(facts, clock)
         return Outcome(True, f"released ({killed} processes killed)")
 
-    def _still_blockable(self, clock: Clock) -> bool:
-        facts = self.facts(clock)
-        return facts.role is Role.PRIMARY and facts.frozen and not facts.connected
-
-    def _end_users(self, facts: Facts, clock: Clock) -> int:
+    def _end_users(self, facts: Facts, clock: Clock, wanted: Callable[[], bool] = always) -> int:
         """SIGKILL until every user has it pending. Raises Failed naming who cannot be ended."""
         stacked = self._stacked(clock)
         if stacked:
@@ -361,7 +299,9 @@ class DrbdDriver84:
         killed: set[int] = set()
         again = True
         while again:  # until a look finds nobody new: a process may have forked a moment before it was killed
-            report = self._survey(facts.minors, clock)
+            if not wanted():
+                raise NotWanted(NOT_WANTED)
+            report, whole = self._survey(facts.minors, clock)
             if report.kernel:
                 raise Failed("kernel-users: " + ", ".join(report.kernel)[:400])
             if report.protected:
@@ -369,23 +309,28 @@ class DrbdDriver84:
             fresh = set(report.killed) - killed
             killed |= fresh
             again = bool(report.left or fresh)
+            if not (whole or again):
+                raise Failed("kernel-users: not known: there is a process whose memory maps cannot be read")
         return len(killed)
 
-    def _survey(self, minors: Iterable[int], clock: Clock) -> device_users.Report:
-        """device_users as a process of its own: reading /proc/PID/maps may hang."""
+    def _survey(self, minors: Iterable[int], clock: Clock) -> Tuple[device_users.Report, bool]:
+        """device_users as a process of its own: reading /proc/PID/maps may hang. The second word: whether it could be read;
+        where not, ending the other users may free what it waits for."""
         words: List[str] = []
         for minor in minors:
             words += [f"{DRBD_MAJOR}:{minor}", f"/dev/drbd{minor}"]
         program = [sys.executable or "/usr/bin/python3", "-IS", device_users.__file__, "--kill"]
         done = self._try(clock, *program, *words)
-        if not done.ok:
+        whole = done.ok
+        if not whole:
             done = self._try(clock, *program, "--no-maps", *words)
         try:
             answer = json.loads(done.stdout)
             left = [(int(pid), str(why)) for pid, why in answer["left"]]
-            return device_users.Report(list(answer["killed"]), left, list(answer["kernel"]), list(answer["protected"]))
+            report = device_users.Report(list(answer["killed"]), left, list(answer["kernel"]), list(answer["protected"]))
         except (ValueError, KeyError, TypeError) as error:
             raise Failed(f"cannot tell who uses the device: {done.brief()}") from error
+        return report, whole
 
     def _stacked(self, clock: Clock) -> List[str]:
         """DRBD resources whose disk is this device: DRBD leaves no trace in sysfs's holders."""
@@ -403,17 +348,31 @@ class DrbdDriver84:
         ]
 
     def _fail_io(self, facts: Facts, clock: Clock) -> None:
-        """8.4: detach --force, see that it is Diskless, only then resume-io."""
-        if facts.disk is not Disk.DISKLESS:  # else a daemon before this one came that far
-            for minor in facts.minors:
-                self._do(clock, "drbdsetup", "detach", str(minor), "--force")
-        detached = self._await(clock, lambda now: now.disk is Disk.DISKLESS)
-        if detached is None or not detached.frozen:
-            raise Failed("detach --force did not leave it diskless and frozen: not resumed")
+        """8.4: `detach --force` only orders it; resume-io when every volume is Diskless, and whoever came meanwhile has been ended.
+        What fails on the way leaves it frozen."""
+        attached = [minor for minor, word in facts.disks if word != "Diskless"]  # some may have failed, or a daemon before us began
+        if attached:
+            self._mark_detached()
+        for minor in attached:
+            self._do(clock, "drbdsetup", "detach", str(minor), "--force")
+        detached = self._await(clock, lambda now: now.diskless or not now.alone_and_frozen)
+        if detached is None or not (detached.diskless and detached.alone_and_frozen):
+            raise Failed("detach --force did not leave it diskless, frozen and unconnected: not resumed")
+        self._end_users(detached, clock)  # wanted or not: without its disk this copy cannot serve any more
+        last = self.facts(clock)
+        if not (last.diskless and last.alone_and_frozen):
+            raise Failed("not diskless, frozen and unconnected any more: not resumed")
+        self._do(clock, "drbdsetup", "resume-io", str(facts.minors[0]))
+
+    def _mark_detached(self) -> None:
+        """Before it is done: whatever comes in between, the disk is ours to attach again."""
         with contextlib.suppress(OSError):
             self._marker.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._marker.touch()
-        self._do(clock, "drbdsetup", "resume-io", str(facts.minors[0]))
+
+    def _forget_detached(self) -> None:
+        with contextlib.suppress(OSError):
+            self._marker.unlink()
 
     # --- while blocked
 
@@ -431,7 +390,9 @@ class DrbdDriver84:
         if facts.disk is Disk.DISKLESS and self._marker.exists():
             done.append(self._reattach(clock))
             facts = self.facts(clock)
-        if facts.disk in (Disk.UPTODATE, Disk.CONSISTENT) and not facts.connected:
+        elif facts.disk not in (Disk.DISKLESS, Disk.UNKNOWN):
+            self._forget_detached()  # of a release that failed at the detach: not for a disk that fails by itself later
+        if any(word in ("UpToDate", "Consistent") for _, word in facts.disks) and not facts.connected:
             done.append(self._block(clock).how)
         # 8.4 has no connection object at all after `disconnect`.
         if not facts.words or "StandAlone" in facts.words:
@@ -443,19 +404,25 @@ class DrbdDriver84:
     def _reattach(self, clock: Clock) -> str:
         """In this order: the disk must be outdated before the peer is met again."""
         self._try(clock, "drbdadm", "disconnect", self.name)
-        self._do(clock, "drbdadm", "attach", self.name)
+        self._attach(clock)
         attached = self._await(clock, lambda now: now.disk not in (Disk.DISKLESS, Disk.UNKNOWN))
         if attached is None:
             raise Failed("attach: the disk did not come back")
         for minor in attached.minors:
             self._try(clock, "drbdsetup", "outdate", str(minor))
         after = self.facts(clock)
-        if after.disk not in (Disk.OUTDATED, Disk.INCONSISTENT):
+        if not after.every_disk_is("Outdated", "Inconsistent"):
             raise Failed(f"attached, but not outdated ({after.disk.value}): not connected")
-        with contextlib.suppress(OSError):
-            self._marker.unlink()
+        self._forget_detached()
         self._do(clock, "drbdadm", "connect", self.name)
         return "attached, outdated"
+
+    def _attach(self, clock: Clock) -> None:
+        """drbdadm stops at a volume that is attached already, as one is when the release failed half way."""
+        facts = self.facts(clock)
+        bare = [f"minor-{minor}" for minor, word in facts.disks if word == "Diskless"]
+        for target in [self.name] if facts.diskless else bare:
+            self._do(clock, "drbdadm", "attach", target)
 
     def _reconnect(self, clock: Clock) -> str:
         now = time.monotonic()

@@ -159,6 +159,10 @@ class Resource:
     def minors(self) -> List[int]:
         return sorted(device.minor for device in self.devices.values() if device.minor is not None)
 
+    def disks(self) -> List[Tuple[int, str]]:
+        """By minor; -1 for a volume whose minor has not been told."""
+        return [(-1 if device.minor is None else device.minor, device.disk) for device in self.devices.values()]
+
     def peer_link(self, connection: Tuple[str, str]) -> Tuple[Link, Disk]:
         volumes = self.peer_devices.get(connection, {})
         link = link_of(

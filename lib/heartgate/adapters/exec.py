@@ -31,7 +31,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from heartgate.adapters.base import NOT_THAT, AdapterError, Outcome, Problem, always
+from heartgate.adapters.base import NOT_THAT, NOT_WANTED, AdapterError, Outcome, Problem, always
 from heartgate.adapters.process import Completed, LineProcess, run
 from heartgate.adapters.readiness import Backoff, Readiness
 from heartgate.core.model import UNKNOWN_REPLICA, Disk, Link, PeerLink, Replica, Role
@@ -308,7 +308,12 @@ class ExecDriver:
     def block(self, replica: Replica, deadline_s: float) -> Outcome:
         return self._outcome(self._call("block", deadline_s), "blocked")
 
-    def release(self, replica: Replica, deadline_s: float) -> Outcome:
+    def holds(self, deadline_s: float) -> Outcome:
+        return Outcome(False, "not known")  # the protocol has no verb for a look that changes nothing
+
+    def release(self, replica: Replica, deadline_s: float, wanted: Callable[[], bool] = always) -> Outcome:
+        if not wanted():
+            return Outcome(True, NOT_WANTED)
         return self._outcome(self._call("release", deadline_s), "released")
 
     def enforce_blocked(self, replica: Replica, deadline_s: float) -> Outcome:

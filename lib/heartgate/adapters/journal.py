@@ -201,7 +201,7 @@ KINDS: Dict[str, Kind] = {
         "0a5fd3c7e8614b92a7d9361ce05b4f13", ERROR, "This node resets itself",
         "A blocked and frozen device has users that cannot be ended, as a rule inside the kernel (NFS server, LIO, loop, "
         "md, dm, swap): they would acknowledge writes that are going to be lost. HEARTGATE_REASON names them. Or "
-        "`on_blocked_promoted=fence` asks for it.",
+        "it cannot be told who uses the device. Or `on_blocked_promoted=fence` asks for it.",
         "The reason, in the journal of the boot before (`journalctl -b -1 -t heartgated`).",
         "Nothing: the node comes back blocked, and is taken back after the resync. With `policy=active-first` the node in "
         "use is the one that goes on, so that this is rare."),

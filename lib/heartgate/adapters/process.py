@@ -28,6 +28,7 @@ RC_NOT_FOUND = 127
 
 
 _RUNNING: Set[subprocess.Popen[bytes]] = set()
+_HUNG: Set[subprocess.Popen[bytes]] = set()  # left behind in the kernel; reaped when they have ended
 
 
 class Completed(NamedTuple):
@@ -65,22 +66,35 @@ def run(
 
     A command that hangs in the kernel cannot be ended by the kill: it is left behind and the call returns all the same.
     """
+    _reap()
     started = _start(argv, env, stdin=True)
     if isinstance(started, Completed):
         return started
-    with started:
-        _RUNNING.add(started)
-        try:
-            result = _converse(started, stdin.encode(), time.monotonic() + timeout_s)
-        except BaseException:  # a person has interrupted us, and not it: it has a session of its own
-            kill_group(started)
-            raise
-        finally:
-            _RUNNING.discard(started)
-        # Popen.__exit__ waits without a limit unless the code is known already.
-        if started.returncode is None:
-            started.returncode = result.rc
-    return result
+    _RUNNING.add(started)
+    try:
+        return _converse(started, stdin.encode(), time.monotonic() + timeout_s)
+    except BaseException:  # a person has interrupted us, and not it: it has a session of its own
+        kill_group(started)
+        raise
+    finally:
+        _RUNNING.discard(started)
+        _leave(started)
+
+
+def _leave(process: subprocess.Popen[bytes]) -> None:
+    """Popen's own `with` would wait for its end without a limit."""
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+    if process.poll() is None:
+        _HUNG.add(process)
+
+
+def _reap() -> None:
+    for process in tuple(_HUNG):
+        if process.poll() is not None:
+            _HUNG.discard(process)
 
 
 def end_running() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Union
 
-from heartgate.adapters.base import NOT_THAT, Driver, Outcome
+from heartgate.adapters.base import NOT_THAT, NOT_WANTED, Driver, Outcome
 from heartgate.core.fold import FAILED_BLOCK
 from heartgate.core.model import UNKNOWN_REPLICA, BlockDone, Link, Replica, Role, Standing
 from heartgate.daemon.history import now_us
@@ -48,6 +48,7 @@ class Operations:
         self._enforce_timer: Optional[Timer] = None
         self._flush_epoch: Optional[int] = None
         self._releasing = False
+        self._release_began = False  # nothing else is before it in the lane any more
         self._took_us = 0  # of the operation whose answer is being looked at
 
     # --- orders of the policy
@@ -71,7 +72,27 @@ class Operations:
             return driver.block(replica, BLOCK_S)
 
         self._blocks += 1
-        self._do(work, done, BLOCK_S)
+        if self._release_began:
+            self._look_first(work, done)
+        else:
+            self._do(work, done, BLOCK_S)
+
+    def _look_first(self, work: Callable[[Driver, Replica], Outcome], done: Callable[[Answer], None]) -> None:
+        """The release may take longer than a peer waits, and afterwards a look says the same: at every moment of it the replica is
+        frozen, or has neither disk nor connection. A connection that comes back voids the answer, as it does every other one."""
+        driver, ordered_us = self.driver, now_us()
+
+        def looked(answer: Answer) -> None:
+            if isinstance(answer, Outcome) and answer.ok:
+                self._took_us = now_us() - ordered_us
+                done(answer)
+            else:
+                self._do(work, done, BLOCK_S)
+
+        def look() -> Outcome:
+            return driver.holds(BLOCK_S) if self._is_blocked() else Outcome(False, NOT_WANTED)
+
+        self._services.workers.submit(f"holds:{self._guard.device}", look, looked, BLOCK_S)
 
     def release(self) -> None:
         if self._releasing:
@@ -94,9 +115,9 @@ class Operations:
 
         def work(driver: Driver, replica: Replica) -> Outcome:
             # Asked once more by the driver right before it cuts: what it reads first takes time, and the kernel connects again.
-            return driver.drop(peer, SHORT_S, wanted) if wanted() else Outcome(True, NOT_THAT)
+            return driver.drop(peer, SHORT_S, wanted)
 
-        self._retry("drop", work, wanted)
+        self._retry("drop", work, wanted, stale=NOT_THAT)
 
     def rehandle(self) -> None:
         def wanted() -> bool:
@@ -138,19 +159,26 @@ class Operations:
     def _release(self, left: int) -> None:
         def done(answer: Answer) -> None:
             ok = isinstance(answer, Outcome) and answer.ok
+            self._release_began = False
             self._note("release", ok, answer)
             if ok or not self._must_be_released():
                 self._releasing = False
-            elif isinstance(answer, TimedOut) or why(answer).startswith(("kernel-users", "timeout")) or left <= 1:
+            elif _is_hopeless(answer) or left <= 1:
                 self._releasing = False
                 self._reset_self(f"the blocked replica could not be released: {why(answer)}")
             else:
                 self._services.loop.after(RETRY_PAUSE_S, lambda: self._release(left - 1))
 
+        def work(driver: Driver, replica: Replica) -> Outcome:
+            if not self._must_be_released():  # as for `block`: a meeting may have chosen this replica while the order waited
+                return Outcome(True, NOT_WANTED)
+            self._release_began = True
+            return driver.release(replica, RELEASE_S, self._must_be_released)
+
         if not self._must_be_released():
             self._releasing = False
             return
-        self._do(lambda driver, replica: driver.release(replica, RELEASE_S), done, RELEASE_S)
+        self._do(work, done, RELEASE_S)
 
     def _must_be_released(self) -> bool:
         replica = self._replica
@@ -271,17 +299,24 @@ class Operations:
         )
 
     def _retry(
-        self, name: str, work: Callable[[Driver, Replica], Outcome], wanted: Callable[[], bool], left: int = RETRIES
+        self,
+        name: str,
+        work: Callable[[Driver, Replica], Outcome],
+        wanted: Callable[[], bool],
+        left: int = RETRIES,
+        stale: str = NOT_WANTED,
     ) -> None:
+        """`wanted` is asked when the operation starts as well: the order may have waited in the lane."""
+
         def done(answer: Answer) -> None:
             ok = isinstance(answer, Outcome) and answer.ok
             self._note(name, ok, answer)
             if not ok and left > 1:
                 self._services.loop.after(
-                    RETRY_PAUSE_S, lambda: self._retry(name, work, wanted, left - 1) if wanted() else None
+                    RETRY_PAUSE_S, lambda: self._retry(name, work, wanted, left - 1, stale) if wanted() else None
                 )
 
-        self._do(work, done, SHORT_S)
+        self._do(lambda driver, replica: work(driver, replica) if wanted() else Outcome(True, stale), done, SHORT_S)
 
     def _note(self, name: str, ok: bool, answer: Answer) -> None:
         device = self._guard.device
@@ -294,6 +329,13 @@ class Operations:
             how=why(answer),
         )
         self._guard.history.done(name, ok, why(answer), self._took_us)
+
+
+def _is_hopeless(answer: Answer) -> bool:
+    """Whether trying the release again is in vain. It is not if something slow before it has taken its time."""
+    if isinstance(answer, TimedOut):
+        return answer.ran_s is not None and answer.ran_s >= RELEASE_S
+    return why(answer).startswith(("kernel-users", "timeout"))
 
 
 def _flushed(result: FlushResult) -> Dict[str, object]:

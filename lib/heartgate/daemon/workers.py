@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from typing import Callable, Deque, Dict, Generic, Optional, TypeVar, Union
 
@@ -24,7 +25,12 @@ MARGIN_S = 2.0  # an operation is given its deadline and ends by itself; only on
 
 
 class TimedOut(Exception):
-    """No answer from the job before its deadline."""
+    """No answer from the job before its deadline. ran_s: how long it has been at work; None if it had not begun, because another
+    one held its lane."""
+
+    def __init__(self, text: str, ran_s: Optional[float] = None) -> None:
+        super().__init__(text)
+        self.ran_s = ran_s
 
 
 class Job(Generic[T]):
@@ -37,6 +43,7 @@ class Job(Generic[T]):
         self.timer: Optional[Timer] = None
         self.reported = False
         self.hung = False
+        self.began_s: Optional[float] = None  # by the monotonic clock
 
     def report(self, result: Union[T, Exception]) -> None:
         if self.reported:
@@ -110,6 +117,7 @@ class Workers:
                 return
             result: object
             try:
+                job.began_s = time.monotonic()
                 result = job.work()
             except Exception as error:  # noqa: BLE001 - handed to whoever asked
                 result = error
@@ -136,7 +144,8 @@ class Workers:
             self._hung += 1
             if self._busy > self._started - self._hung and self._started < min(self._wanted + self._hung, MOST_THREADS):
                 self._spawn()
-        job.report(TimedOut(f"no answer within {job.deadline_s + MARGIN_S:g} s"))
+        ran_s = None if job.began_s is None else time.monotonic() - job.began_s
+        job.report(TimedOut(f"no answer within {job.deadline_s + MARGIN_S:g} s", ran_s))
 
     def close(self) -> None:
         for _ in range(self._started):
