@@ -28,6 +28,9 @@ from heartgate.daemon.workers import TimedOut, Workers
 
 UNREAD_S = 1.0
 READ_S = 10.0
+WIND_DOWN_S = 5.0  # with the rest of the end shorter than TimeoutStopSec of the unit
+NEWS_S = 0.2  # of a loss that Pacemaker's stop has just caused: from the kernel, to the peer, and its question back
+OWED_POLL_S = 0.05
 
 
 class Kept(NamedTuple):
@@ -57,6 +60,7 @@ class Daemon:
         self._runs: Dict[str, str] = {}  # of devices that were forgotten: a new guard must not be taken for the old one
         self._cluster: Optional[Cluster] = None
         self._reported: Dict[str, int] = {}
+        self._winding_down = False
         self.words = Words()
         self.peers = Peers(self.services, self._heard, self._membership, self._joined, self.words.alive)
         self.publisher = Publisher(self.services, lambda: self._cluster)
@@ -86,6 +90,22 @@ class Daemon:
         self.fences.look()
         if self.nudges is not None:
             self.nudges.start()
+
+    def wind_down(self) -> None:
+        """Asked to end, as in a planned shutdown. Who waits for this node's answer gets it first: if it went without, that one
+        would stand still until this node is back. Bounded, and asked once more it ends at once."""
+        if self._winding_down:
+            self.loop.stop()
+            return
+        self._winding_down = True
+        self.loop.after(WIND_DOWN_S, self.loop.stop)
+        self.loop.after(NEWS_S, self._end_if_nothing_is_owed)
+
+    def _end_if_nothing_is_owed(self) -> None:
+        if self.peers.unsent or any(guard.owes for guard in self.guards.values()):
+            self.loop.after(OWED_POLL_S, self._end_if_nothing_is_owed)
+        else:
+            self.loop.stop()
 
     def close(self) -> None:
         """Thaws nothing: handlers lose their connection and ask the next daemon."""

@@ -64,11 +64,11 @@ def run(world: World, options: argparse.Namespace) -> int:
 
 
 def _signals(daemon: Daemon) -> None:
-    """A signal writes a byte into the mailbox's pipe; the handler itself runs in the loop's thread, between two
-    events."""
+    """A signal writes a byte into the mailbox's pipe, which wakes the loop. The handler may run in the middle of an event: what
+    it means comes after that."""
     signal.set_wakeup_fd(daemon.loop.mailbox.writer(), warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: daemon.loop.stop())
+        signal.signal(number, lambda *_: daemon.loop.soon(daemon.wind_down))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 

@@ -67,6 +67,11 @@ class Peers:
     def connected(self) -> bool:
         return self._carrier is not None
 
+    @property
+    def unsent(self) -> bool:
+        """Something new that could be sent has not been."""
+        return self._carrier is not None and bool(self._outbox)
+
     def start(self) -> None:
         self._join()
         self._services.loop.after(BEAT_S, self._tick)
