@@ -93,7 +93,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     os.umask(0o077)
     if options.respawn:
         command = [sys.executable, "-I", *[item for item in sys.argv if item != "--respawn"]]
-        return respawn(command, (0, EXIT_FAILED, EXIT_ALREADY_RUNNING))
+        return respawn(command, (0, EXIT_ALREADY_RUNNING))  # as the unit: 1 may be any traceback
     _more_descriptors()
     from heartgate.adapters import system
     from heartgate.daemon.assembly import RealWorld
