@@ -16,7 +16,7 @@ from heartgate.adapters import corolib, cpg
 from heartgate.adapters.base import Delivery, Outcome, View
 from heartgate.core import codec
 from heartgate.core.model import Answer, Ask, Disk, Link, LinkReport, Message, PeerLink, Record, Replica, Role, Standing
-from heartgate.daemon import heartgated
+from heartgate.daemon import heartgated, peers
 from heartgate.daemon.store import Saved, Store
 from tests.unit.test_daemon_fakes import PARAMS, Bench
 
@@ -96,6 +96,31 @@ def test_forgotten_before_it_could_be_read(bench: Bench, disk: Files) -> None:
     disk.trouble = ""
     bench.until("the next try", lambda: not bench.daemon.unread)
     assert not bench.daemon.guards
+
+
+# --- a Corosync that does not answer
+
+
+@pytest.mark.req("E1")
+def test_a_stopped_corosync_holds_up_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control socket answers; and what the join comes to at last is taken."""
+    gate, real, again = threading.Event(), bench.world.carrier, []
+    monkeypatch.setattr(peers, "JOIN_S", -1.8)  # with the margin of a worker: 0.2 s
+
+    def carrier() -> Any:
+        again.append(1)
+        assert gate.wait(10)
+        return real()
+
+    monkeypatch.setattr(bench.world, "carrier", carrier)
+    threading.Timer(2.0, gate.set).start()
+    began = time.monotonic()
+    bench.daemon.start()
+    assert bench.ask(b'{"op":"ping"}\n').startswith(b'{"ok":true') and time.monotonic() - began < 1.5
+    bench.until("it to be said", lambda: "Corosync does not answer" in bench.world.journal.text())
+    assert not bench.daemon.peers.connected
+    bench.until("the carrier", lambda: bench.daemon.peers.view)
+    assert len(again) == len(bench.world.carriers) == 1
 
 
 # --- a planned shutdown
