@@ -36,6 +36,7 @@ GROUPS = (
     Group("agents/handlers", "*", "usr/lib/heartgate", 0o755),
     Group("ocf-metadata", "*.xml", "usr/share/heartgate/ocf-metadata"),
     Group("packaging", "*.service", "usr/lib/systemd/system"),
+    Group("packaging", "*.preset", "usr/lib/systemd/system-preset"),
     Group("packaging", "heartgate.catalog", "usr/lib/systemd/catalog"),
     Group("packaging", "status.schema.json", "usr/share/heartgate"),
     Group("packaging", "heartgate.res", "usr/share/doc/heartgate/examples"),

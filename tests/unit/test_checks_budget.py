@@ -147,9 +147,9 @@ VIOLATED: Dict[str, Tuple[LintFacts, Dict[str, str], str]] = {
         "set timeout of the operation start of guard to at least 50 s",
     ),
     "short operations": (
-        facts(cib=cib(operations=OPERATIONS.replace("30s", "10s").replace("20s", "15s"))),
+        facts(cib=cib(operations=OPERATIONS.replace("30s", "4s").replace("20s", "15s"))),
         {"guard-stop": "guard", "guard-monitor": "guard"},
-        "20 s (now 10 s, CIB, guard, operation stop)",
+        "5 s (now 4 s, CIB, guard, operation stop)",
     ),
     "flush": (
         facts(cib=cib(guard="flush=hook:/etc/x|flush_timeout=5")),

@@ -358,8 +358,12 @@ class Bench:
             client.send(line)
             return self.read(client)
 
+    def joined(self) -> None:
+        self.until("the carrier", lambda: self.daemon.peers.connected)
+
     def guard(self, **params: str) -> None:
         """As replica-guard's start does, for r0."""
+        self.joined()
         line = json.dumps({"op": "register", "params": {**PARAMS, **params}}).encode() + b"\n"
         assert b'"ok":true' in self.ask(line)
 

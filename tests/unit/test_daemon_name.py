@@ -25,6 +25,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     it.world.initial = {"r0": LINKED}
     it.world.name, it.world.names = "node1", ("node1",)
     it.daemon.start()
+    it.joined()
     yield it
     it.close()
 
@@ -34,7 +35,7 @@ def corosync_restarts(bench: Bench, name: str) -> None:
     count = len(bench.world.carriers)
     bench.world.carriers[-1].trouble = CarrierLost("Corosync ended the connection")
     bench.world.carriers[-1].pipe.ring()
-    bench.until("it to be joined anew", lambda: len(bench.world.carriers) > count)
+    bench.until("it to be joined anew", lambda: len(bench.world.carriers) > count and bench.daemon.peers.connected)
     bench.turn(0.1)
 
 
@@ -126,6 +127,7 @@ def test_a_daemon_that_starts_under_another_name(guarded: Bench, tmp_path: Path)
     again.world.name = "nodez"
     again.world.initial = {"r0": LINKED}
     again.daemon.start()
+    again.joined()
     try:
         assert again.daemon.guards["r0"].config.me == "nodea"
         assert "nodez now, and r0 is guarded here as nodea" in renamed(again)[0][0]

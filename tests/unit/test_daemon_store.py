@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from pathlib import Path
@@ -126,6 +127,25 @@ def test_a_directory_in_place_of_a_record(store: Store) -> None:
     (store.directory / "r0.state").mkdir()
     record, aside = store.load_record("r0")
     assert record is None and aside is not None
+
+
+@pytest.mark.req("A4")
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ENOMEM])
+def test_what_could_not_be_read_stays_where_it_is(store: Store, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """It may be valid: kept aside, the next boot would find no record where a block or a proof was written."""
+    store.save_record("r0", NEW)
+    saved = Saved("r0", "nodea", {"device": "r0"}, True)
+    store.save_config(saved)
+
+    def unreadable(name: str, limit: int = 0) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(store, "_read", unreadable)
+    for load in (store.load_record, store.load_config):
+        with pytest.raises(OSError, match=os.strerror(number)):
+            load("r0")
+    monkeypatch.undo()
+    assert store.load_record("r0") == (NEW, None) and store.load_config("r0") == (saved, None)
 
 
 def test_looking_moves_nothing(store: Store) -> None:

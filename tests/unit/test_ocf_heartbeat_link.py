@@ -18,6 +18,7 @@ from heartgate.daemon import link_params
 from heartgate.ocf.heartbeat_link_table import PARAMETERS
 from heartgate.ocf.metadata import generated
 from tests.unit.test_daemon_fakes import Bench
+from tests.unit.test_ocf_replica_guard import BROKEN, Upgrade
 
 ROOT = Path(__file__).resolve().parents[2]
 AGENT = """
@@ -163,3 +164,26 @@ def test_without_a_daemon(tmp_path: Path) -> None:
     assert run(tmp_path, "stop").returncode == 0
     assert run(tmp_path, "start").returncode == 2
     assert run(tmp_path, "promote").returncode == 3
+
+
+# --- while an upgrade replaces the library
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_an_upgrade_fails_nothing(tmp_path: Path, broken: str) -> None:
+    upgrade = Upgrade(tmp_path, "heartbeat-link", broken)
+    stopped = upgrade.run("stop")
+    assert stopped.returncode == 0 and len(stopped.stderr.splitlines()) == 1, stopped
+    timer = threading.Timer(1.0, upgrade.repair)
+    timer.start()
+    whole = upgrade.run("validate-all")
+    timer.join()
+    assert (whole.returncode, whole.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_library_that_stays_broken(tmp_path: Path, broken: str) -> None:
+    upgrade = Upgrade(tmp_path, "heartbeat-link", broken)
+    upgrade.impatient()
+    done = upgrade.run("monitor")
+    assert done.returncode == BROKEN[broken] and done.stderr.startswith("ERROR: heartbeat-link: "), done

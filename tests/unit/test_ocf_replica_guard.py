@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -225,6 +226,70 @@ def test_a_daemon_that_is_back_in_a_moment(tmp_path: Path) -> None:
         timer.join()
         second[0].stop()
     assert (monitored.returncode, monitored.stderr) == (0, "")
+
+
+# --- while an upgrade replaces the library
+
+
+class Upgrade:
+    """The installed agent, with a library of its own: first `broken`, then whole."""
+
+    def __init__(self, directory: Path, agent: str, broken: str) -> None:
+        self.library, self.path = directory / "library", directory / agent
+        self._module = self.library / "heartgate" / "ocf" / f"{agent.replace('-', '_')}.py"
+        if broken != "absent":
+            self.repair()
+            self._module.write_text(broken)
+        text = (ROOT / "agents" / agent).read_text()
+        assert "left_s = 6.0" in text
+        self.path.write_text(text.replace(DEBIAN_LIBRARY, str(self.library)))
+        self.path.chmod(0o755)
+
+    def repair(self) -> None:
+        shutil.copytree(ROOT / "lib" / "heartgate", self.library / "heartgate", dirs_exist_ok=True)
+
+    def impatient(self) -> None:
+        self.path.write_text(self.path.read_text().replace("left_s = 6.0", "left_s = 0.5"))
+
+    def run(self, action: str) -> subprocess.CompletedProcess[str]:
+        environment = {"OCF_RESKEY_device": "r0", "OCF_RESKEY_interface": "hb0", "PATH": os.environ["PATH"]}
+        return subprocess.run([str(self.path), action], env=environment, capture_output=True, text=True, timeout=30, check=False)
+
+
+DEBIAN_LIBRARY = "/usr/lib/python3/dist-packages"
+BROKEN = {
+    "absent": 5,
+    "from heartgate.daemon.client import what_comes_with_the_next_version": 1,
+    "def main(": 1,
+    "import heartgate\nheartgate.what_comes_with_the_next_version": 1,
+    "def main(action):\n    from heartgate.daemon import what_comes_with_the_next_version": 1,
+}
+
+
+@pytest.mark.parametrize("broken", [*BROKEN, "def main():\n    pass"])
+def test_stop_never_fails_for_an_upgrade(tmp_path: Path, broken: str) -> None:
+    """A failed stop would have the node fenced."""
+    done = Upgrade(tmp_path, "replica-guard", broken).run("stop")
+    assert done.returncode == 0 and len(done.stderr.splitlines()) == 1 and "goes on guarding" in done.stderr, done
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_library_that_is_whole_in_a_moment(tmp_path: Path, broken: str) -> None:
+    upgrade = Upgrade(tmp_path, "replica-guard", broken)
+    timer = threading.Timer(1.0, upgrade.repair)
+    timer.start()
+    done = upgrade.run("validate-all")
+    timer.join()
+    assert done.returncode == 2 and "priorities is not given" in done.stderr, done
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_library_that_stays_broken(tmp_path: Path, broken: str) -> None:
+    upgrade = Upgrade(tmp_path, "replica-guard", broken)
+    upgrade.impatient()
+    done = upgrade.run("monitor")
+    assert done.returncode == BROKEN[broken] and done.stderr.startswith("ERROR: replica-guard: "), done
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_wrong_action(tmp_path: Path) -> None:

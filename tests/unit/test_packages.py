@@ -243,6 +243,15 @@ def test_deb_leaves_it_to_the_administrator_whether_the_daemon_is_enabled(node: 
 
 
 @on_a_node
+def test_where_presets_enable_nothing_the_daemon_is_enabled(node: Root) -> None:
+    """As RHEL and SLES have it. A daemon that only replica-guard starts is there long after Corosync, and who waits for its
+    answer has the node fenced meanwhile."""
+    node.write("/usr/lib/systemd/system-preset/99-default-disable.preset", "disable *\n")
+    node.run(*DPKG, "-i", "/now.deb")
+    assert node.find(WANTED_BY) == [WANTED_BY]
+
+
+@on_a_node
 def test_deb_scripts_can_be_run_again(node: Root) -> None:
     node.run(*DPKG, "-i", "/now.deb")
     before = node.find("/etc", "/usr", "/var/lib/heartgate", "-xdev", "-path", "*heartgat*")

@@ -210,7 +210,7 @@ class CpgCarrier:
             return
         self._closed = True
         sender = getattr(self, "_sender", None)
-        stuck = sender is not None and not sender.stop()
+        stuck = sender is not None and not sender.stop(drain=self._failure is None)
         if not stuck and self._handle.value:  # else a thread is inside the library: leak it rather than crash
             self._library.finalize(self._handle)
             if self._quorum is not None:
@@ -274,7 +274,7 @@ class _Sender:
         self._multicast, self._failed = multicast, failed
         self._queue: Deque[bytes] = deque()
         self._ready = threading.Condition()
-        self._stopping = False
+        self._stop_at: Optional[float] = None  # on the monotonic clock
         self._thread = threading.Thread(target=self._work, name="cpg-sender", daemon=True)
         self._thread.start()
 
@@ -285,10 +285,11 @@ class _Sender:
             self._queue.append(payload)
             self._ready.notify()
 
-    def stop(self, patience_s: float = 1.0) -> bool:
-        """True when the thread has ended."""
+    def stop(self, patience_s: float = 1.0, drain: bool = True) -> bool:
+        """True when the thread has ended. drain: what is queued may be the answer that a peer waits for until this node is
+        back; it is sent within half of that time, or not at all."""
         with self._ready:
-            self._stopping = True
+            self._stop_at = time.monotonic() + (patience_s / 2 if drain else 0)
             self._ready.notify()
         self._thread.join(patience_s)
         return not self._thread.is_alive()
@@ -296,9 +297,9 @@ class _Sender:
     def _work(self) -> None:
         while True:
             with self._ready:
-                while not self._queue and not self._stopping:
+                while not self._queue and self._stop_at is None:
                     self._ready.wait()
-                if self._stopping:
+                if self._stop_at is not None and (not self._queue or time.monotonic() >= self._stop_at):
                     return
                 payload = self._queue[0]
             code = self._multicast(payload)

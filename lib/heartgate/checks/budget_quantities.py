@@ -33,7 +33,7 @@ class OurTimes:
     block_ms: int = 10_000
     back_ms: int = 4_100  # the unit's WatchdogSec and RestartSec
     start_ms: int = 50_000
-    stop_ms: int = 20_000
+    stop_ms: int = 5_000
     monitor_ms: int = 16_000  # the patience with a daemon that restarts, and one request
     hook_ms: int = 10_000
     fence_wait_ms: int = 300_000

@@ -14,6 +14,7 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, Union
 
 from heartgate.adapters.base import Driver
 from heartgate.core import policy, waiting
+from heartgate.core.fold import FAILED_BLOCK
 from heartgate.core.invariants import check_local
 from heartgate.core.model import (
     Action,
@@ -123,6 +124,15 @@ class Guard:
     def waiting(self) -> int:
         """Actions that wait for a record to be written."""
         return len(self._pending)
+
+    @property
+    def owes(self) -> bool:
+        """Somebody waits for what is under way here: a record, an operation on the device, the answer to a question that was
+        asked, or that is about to be (this node has lost a connection too, and the other one can be heard)."""
+        state = self.state
+        blocking = state.blocking is not None and state.blocking.token != FAILED_BLOCK
+        asked = state.record.standing is Standing.DECIDING and bool(state.heard)
+        return bool(self._pending) or blocking or asked or self.services.workers.busy(f"driver:{self.device}")
 
     def begin(self, record: Optional[Record]) -> None:
         """After a start of the daemon, with what was found on the disk."""

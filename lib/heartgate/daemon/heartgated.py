@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Dict, Optional, Sequence, Set, Tuple
+from typing import Dict, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 from heartgate.adapters.base import AdapterError, Cluster, Problem
 from heartgate.core.model import Config, Heard, Membership, Message, Record, Replica, ReplicaChanged
@@ -24,7 +24,22 @@ from heartgate.daemon.services import Services, World, why
 from heartgate.daemon.sources import Sources
 from heartgate.daemon.store import KeptAside, Saved, Store
 from heartgate.daemon.words import Words
-from heartgate.daemon.workers import Workers
+from heartgate.daemon.workers import TimedOut, Workers
+
+UNREAD_S = 1.0
+READ_S = 10.0
+WIND_DOWN_S = 5.0  # with the rest of the end shorter than TimeoutStopSec of the unit
+NEWS_S = 0.2  # of a loss that Pacemaker's stop has just caused: from the kernel, to the peer, and its question back
+OWED_POLL_S = 0.05
+
+
+class Kept(NamedTuple):
+    """What the disk has of a device."""
+
+    saved: Optional[Saved]
+    saved_aside: Optional[KeptAside]
+    record: Optional[Record]
+    record_aside: Optional[KeptAside]
 
 
 class Daemon:
@@ -41,9 +56,11 @@ class Daemon:
         self.me: Optional[str] = None
         self.called = ""  # what Corosync calls this node since it was joined last
         self.leaving: Set[str] = set()  # devices that are being forgotten
+        self.unread: Set[str] = set()  # devices whose files could not be read yet
         self._runs: Dict[str, str] = {}  # of devices that were forgotten: a new guard must not be taken for the old one
         self._cluster: Optional[Cluster] = None
         self._reported: Dict[str, int] = {}
+        self._winding_down = False
         self.words = Words()
         self.peers = Peers(self.services, self._heard, self._membership, self._joined, self.words.alive)
         self.publisher = Publisher(self.services, lambda: self._cluster)
@@ -73,6 +90,22 @@ class Daemon:
         self.fences.look()
         if self.nudges is not None:
             self.nudges.start()
+
+    def wind_down(self) -> None:
+        """Asked to end, as in a planned shutdown. Who waits for this node's answer gets it first: if it went without, that one
+        would stand still until this node is back. Bounded, and asked once more it ends at once."""
+        if self._winding_down:
+            self.loop.stop()
+            return
+        self._winding_down = True
+        self.loop.after(WIND_DOWN_S, self.loop.stop)
+        self.loop.after(NEWS_S, self._end_if_nothing_is_owed)
+
+    def _end_if_nothing_is_owed(self) -> None:
+        if self.peers.unsent or any(guard.owes for guard in self.guards.values()):
+            self.loop.after(OWED_POLL_S, self._end_if_nothing_is_owed)
+        else:
+            self.loop.stop()
 
     def close(self) -> None:
         """Thaws nothing: handlers lose their connection and ask the next daemon."""
@@ -117,21 +150,58 @@ class Daemon:
     def _restore(self, device: str) -> None:
         """From the disk, without asking anybody: a restarted daemon guards at once. In the loop's thread: nothing else
         runs yet."""
+        try:
+            self._take_up(device, self._kept(device))
+        except OSError as error:
+            self._unreadable(device, error)
+
+    def _kept(self, device: str) -> Kept:
+        """Raises OSError."""
         store = self.services.store
-        saved, aside = store.load_config(device)
-        self.report_aside(device, aside)
-        if saved is None:
+        return Kept(*store.load_config(device), *store.load_record(device))
+
+    def _take_up(self, device: str, kept: Kept) -> None:
+        """Raises OSError."""
+        self.report_aside(device, kept.saved_aside)
+        self.report_aside(device, kept.record_aside)
+        if kept.saved is None:
             return
         try:
-            found = settings(self.services.world, saved.params, saved.me)
-            record, aside = store.load_record(device)
-            self.report_aside(device, aside)
-            for each in replicas.problems(found.config, replicas.recorded(record)):
+            found = settings(self.services.world, kept.saved.params, kept.saved.me)
+            for each in replicas.problems(found.config, replicas.recorded(kept.record)):
                 self.services.journal.send("setup", f"{device}: {each.message}; {each.remedy}", device=device)
-            self.guard(found, record, saved.active)
+            self.guard(found, kept.record, kept.saved.active)
         except (Refused, AdapterError, ValueError) as error:
             text = f"{device}: its saved configuration cannot be used: {error}"
             self.services.journal.send("setup", text, device=device)
+
+    def _unreadable(self, device: str, error: Exception) -> None:
+        """Out of descriptors, say. What is there may be valid, so nothing is guessed: not guarded until it can be read, and
+        until then its handlers wait."""
+        if device not in self.unread:
+            text = f"{device}: what was saved of it cannot be read: {why(error)}; it is not guarded until that works"
+            self.services.journal.send("setup", text, device=device)
+        self.unread.add(device)
+        self.loop.after(UNREAD_S, lambda: self._read_again(device))
+
+    def _read_again(self, device: str) -> None:
+        def done(result: Union[Kept, Exception]) -> None:
+            try:
+                if isinstance(result, Exception):
+                    raise result
+                if device in self.leaving:
+                    raise AdapterError("it is being forgotten")
+                if device not in self.guards:  # registered meanwhile
+                    self._take_up(device, result)
+            except (OSError, AdapterError, TimedOut) as error:
+                self._unreadable(device, error)
+                return
+            self.unread.discard(device)
+            if device in self.guards:
+                self.services.journal.send("daemon", f"{device}: read, and guarded after all", device=device)
+
+        # In the lane that removes its files: read before and guarded after that, they would be as good as back.
+        self.workers.submit(f"forget:{device}", lambda: self._kept(device), done, READ_S)
 
     def report_aside(self, device: str, aside: Optional[KeptAside]) -> None:
         if aside is not None:
@@ -144,14 +214,19 @@ class Daemon:
             )
 
     def load(self, found: Settings) -> Tuple[Optional[Record], Optional[KeptAside]]:
-        """For a device that is registered now: save its configuration, read its record. Blocks: worker thread."""
+        """For a device that is registered now: read its record, save its configuration. Blocks: worker thread. Raises
+        AdapterError, OSError."""
         store, device = self.services.store, found.config.device
         if device in self.leaving:
             raise AdapterError(f"{device} is being forgotten (heartgate forget): try again")
         if self.me not in (None, found.config.me):
             raise AdapterError(f"this node was {found.config.me} and is {self.me} now: try again")
+        try:
+            record = store.load_record(device)
+        except OSError as error:
+            raise AdapterError(f"the record of {device} cannot be read: {why(error)}: try again") from None
         store.save_config(Saved(device, found.config.me, found.raw, True))
-        return store.load_record(device)
+        return record
 
     def problems_before(self, config: Config) -> Sequence[Problem]:
         """What is wrong with it by what was registered before. Blocks: worker thread. Raises OSError."""

@@ -64,11 +64,11 @@ def run(world: World, options: argparse.Namespace) -> int:
 
 
 def _signals(daemon: Daemon) -> None:
-    """A signal writes a byte into the mailbox's pipe; the handler itself runs in the loop's thread, between two
-    events."""
+    """A signal writes a byte into the mailbox's pipe, which wakes the loop. The handler may run in the middle of an event: what
+    it means comes after that."""
     signal.set_wakeup_fd(daemon.loop.mailbox.writer(), warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: daemon.loop.stop())
+        signal.signal(number, lambda *_: daemon.loop.soon(daemon.wind_down))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
@@ -93,7 +93,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     os.umask(0o077)
     if options.respawn:
         command = [sys.executable, "-I", *[item for item in sys.argv if item != "--respawn"]]
-        return respawn(command, (0, EXIT_FAILED, EXIT_ALREADY_RUNNING))
+        return respawn(command, (0, EXIT_ALREADY_RUNNING))  # as the unit: 1 may be any traceback
     _more_descriptors()
     from heartgate.adapters import system
     from heartgate.daemon.assembly import RealWorld

@@ -8,17 +8,18 @@ Corosync is there.
 from __future__ import annotations
 
 import time
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional, Union
 
-from heartgate.adapters.base import AdapterError, CarrierBusy, CarrierLost, Delivery, View
+from heartgate.adapters.base import CarrierBusy, CarrierLost, Delivery, View
 from heartgate.core import codec
 from heartgate.core.codec import CodecError
 from heartgate.core.model import Heard, Membership, Message, sorted_nodes
-from heartgate.daemon.services import NamedCarrier, Services
+from heartgate.daemon.services import NamedCarrier, Services, why
 
 BEAT_S = 0.5
 BATCH_BYTES = 64 * 1024
 BUSY_S = 0.01
+JOIN_S = 5.0  # then it is said that Corosync does not answer
 REJOIN_S = (0.2, 0.5, 1.0, 2.0)
 NOTE_EVERY_S = 60.0
 
@@ -67,6 +68,11 @@ class Peers:
     def connected(self) -> bool:
         return self._carrier is not None
 
+    @property
+    def unsent(self) -> bool:
+        """Something new that could be sent has not been."""
+        return self._carrier is not None and bool(self._outbox)
+
     def start(self) -> None:
         self._join()
         self._services.loop.after(BEAT_S, self._tick)
@@ -78,20 +84,37 @@ class Peers:
         return Membership(sorted_nodes((*view.reachable, me)), sorted_nodes((*view.online, me)))
 
     def _join(self) -> None:
-        try:
-            carrier = self._services.world.carrier()
-        except AdapterError as error:
+        """In a worker: a stopped Corosync keeps it waiting without a limit. Whatever it comes to is taken, however late: a carrier
+        that nobody holds would be a member of the group that nobody hears."""
+        world, mailbox = self._services.world, self._services.loop.mailbox
+
+        def work() -> None:
+            result: Union[NamedCarrier, Exception]
+            try:
+                result = world.carrier()
+            except Exception as error:  # noqa: BLE001 - told, and tried again
+                result = error
+            mailbox.post(lambda: self._made(result))
+
+        self._services.workers.submit("carrier", work, self._waits, JOIN_S)
+
+    def _waits(self, result: Union[None, Exception]) -> None:
+        if isinstance(result, Exception):
+            self._services.journal.send("carrier", f"cannot join the other daemons: Corosync does not answer ({why(result)})")
+
+    def _made(self, result: Union[NamedCarrier, Exception]) -> None:
+        if isinstance(result, Exception):
             if self._attempts == 0:
-                self._services.journal.send("carrier", f"cannot join the other daemons: {error}")
+                self._services.journal.send("carrier", f"cannot join the other daemons: {why(result)}")
             pause = REJOIN_S[min(self._attempts, len(REJOIN_S) - 1)]
             self._attempts += 1
             self._services.loop.after(pause, self._join)
             return
         self._attempts = 0
-        self._carrier, self._fd = carrier, carrier.fileno()
+        self._carrier, self._fd = result, result.fileno()
         self._services.loop.watch(self._fd, lambda _: self._receive())
-        self._services.journal.send("carrier", f"joined the other daemons as {carrier.local}")
-        self._joined(carrier.local)
+        self._services.journal.send("carrier", f"joined the other daemons as {result.local}")
+        self._joined(result.local)
         self._outbox = dict(self._told)
         self._schedule()
 

@@ -179,6 +179,9 @@ class Requests:
     def _fence_peer(self, client: Client, request: Mapping[str, Any]) -> None:
         device, peer, handler = (str(request.get(name, "")) for name in ("device", "peer", "handler"))
         guard = self._daemon.find(device)
+        if guard is None and device in self._daemon.unread:  # no exit code in it: the handler asks again
+            client.reply({"ok": False, "error": f"what was saved of {device} cannot be read yet"})
+            return
         reason = ""
         if not (is_name(device) and is_name(peer) and is_name(handler)):
             reason = "device, peer or handler is not a name"

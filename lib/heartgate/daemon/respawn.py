@@ -15,16 +15,19 @@ import sys
 import time
 from typing import List, Mapping
 
-PAUSES_S = (0.1, 0.3, 1.0, 3.0)
+PAUSES_S = (0.1, 0.3, 1.0, 3.0, 3.0, 3.0, 10.0)  # what fails at once every time does not fill the log
 GOOD_RUN_S = 60.0  # after that a death is the first one again
 WATCHDOG_S = 4.0  # as in the unit: shorter than confirm_timeout, so that a hung daemon is back before anybody is fenced
 
 
 def respawn(argv: List[str], final: tuple[int, ...]) -> int:
-    """Run argv until it ends with one of the codes `final`, again and again. SIGTERM and SIGINT are passed on."""
-    child = 0
+    """Run argv until it ends with one of the codes `final`, again and again. SIGTERM and SIGINT are passed on, and end
+    this too."""
+    child, asked_to_end = 0, False
 
     def pass_on(number: int, frame: object) -> None:
+        nonlocal asked_to_end
+        asked_to_end = True
         if child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, number)
@@ -40,11 +43,15 @@ def respawn(argv: List[str], final: tuple[int, ...]) -> int:
         child = os.posix_spawn(argv[0], argv, environment, setsigdef=[signal.SIGTERM, signal.SIGINT])
         code = _ended(child, watch)
         child = 0
-        if code in final:
+        if code in final or asked_to_end:
             return code
         deaths = 1 if time.monotonic() - started > GOOD_RUN_S else deaths + 1
         sys.stderr.write(f"heartgated ended with {code}, is started again\n")
-        time.sleep(PAUSES_S[min(deaths, len(PAUSES_S)) - 1])
+        until = time.monotonic() + PAUSES_S[min(deaths, len(PAUSES_S)) - 1]
+        while time.monotonic() < until:
+            time.sleep(0.05)
+            if asked_to_end:
+                return code
 
 
 def _asking(watch: socket.socket) -> Mapping[str, str]:

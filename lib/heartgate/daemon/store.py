@@ -2,7 +2,8 @@
 
 A record is written to a temporary file, fsynced, renamed over the old one, and the directory fsynced: interrupted
 anywhere, the old record or the new one is there, never a mixture. A file that cannot be understood is kept aside and
-reported; the device starts without a record then, which the policy takes as unproven.
+reported; the device starts without a record then, which the policy takes as unproven. One that cannot be read (no descriptor, an
+error of the disk) is another thing: it may be valid, and is tried again.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Store:
     # --- records
 
     def load_record(self, device: str) -> Tuple[Optional[Record], Optional[KeptAside]]:
-        """The record, or None and, if there was one that could not be understood, where it was put."""
+        """The record, or None and, if there was one that could not be understood, where it was put. Raises OSError."""
         return self._load(f"{device}.state", codec.decode_record)
 
     def read_record(self, device: str) -> Optional[Record]:
@@ -107,6 +108,7 @@ class Store:
     # --- configurations
 
     def load_config(self, device: str) -> Tuple[Optional[Saved], Optional[KeptAside]]:
+        """As load_record."""
         return self._load(f"{device}.config", lambda data: _saved(device, data))
 
     def read_config(self, device: str) -> Optional[Saved]:
@@ -219,10 +221,11 @@ class Store:
             return None
 
     def _load(self, name: str, decode: Callable[[bytes], Any]) -> Tuple[Optional[Any], Optional[KeptAside]]:
+        """Raises OSError: what was not read may be valid, and stays where it is."""
         try:
             data = self._read(name)
             return (None, None) if data is None else (decode(data), None)
-        except (OSError, CodecError) as error:
+        except (CodecError, IsADirectoryError) as error:
             return None, self._keep_aside(name, str(error))
 
     def _keep_aside(self, name: str, reason: str) -> KeptAside:

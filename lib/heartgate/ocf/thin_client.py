@@ -20,8 +20,8 @@ INTERVAL = PREFIX + "CRM_meta_interval"
 DAEMON = "/usr/sbin/heartgated"
 SYSTEMD = "/run/systemd/system"
 RUNTIME_DIR = "/run/heartgate"
-START_S = 15.0
-STOP_S = 20.0
+START_S = 30.0
+STOP_S = 5.0  # well below Pacemaker's default of 20 s: a stop that runs into its timeout has the node fenced
 REGISTER_S = 50.0
 MONITOR_S = 10.0
 BACK_S = 6.0
@@ -95,7 +95,7 @@ def ensure_daemon() -> bool:
         return True
     systemd = os.path.isdir(SYSTEMD)  # noqa: PTH112 - pathlib costs more than all of this
     if systemd:
-        _run(["/usr/bin/systemctl", "start", "heartgated.service"])
+        _run(["/usr/bin/systemctl", "start", "--no-block", "heartgated.service"])  # it would wait without a limit
     else:
         _spawn_daemon()
     deadline = time.monotonic() + START_S
