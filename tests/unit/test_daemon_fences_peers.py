@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any, Iterator, List, Optional
 
 import pytest
 
 from heartgate.adapters.base import AdapterError, CarrierBusy, CarrierLost, Delivery, FenceSeen, Outcome, View
 from heartgate.core import codec
 from heartgate.core.model import Disk, FenceDone, Heard, Membership, Message, Record, Role, Standing
-from heartgate.daemon import fences, peers, publisher
+from heartgate.daemon import baseline, fences, peers, publisher
+from heartgate.daemon.baseline import Baseline, Clocks
 from heartgate.daemon.guard import Guard
 from tests.unit.test_daemon_fakes import Bench, FakeCarrier
 
@@ -54,6 +55,12 @@ def fenced(events: List[Any]) -> List[Any]:
 
 def in_epoch(guard: Guard, epoch: int) -> None:
     guard.persisted = Record(Standing.DECIDING, epoch, ("nodea", "nodeb"), "boot-1")
+
+
+def ask(bench: Bench, guard: Guard, epoch: int) -> None:
+    """As the policy does, which knows then that it has asked."""
+    guard._state = guard.state._replace(fence_asked=("nodeb",))
+    bench.daemon.fences.ask(guard, "nodeb", epoch)
 
 
 # --- fencing
@@ -121,6 +128,88 @@ def test_a_fencing_while_the_daemon_is_dead(tmp_path: Path, monkeypatch: pytest.
     assert [event.node for event in fenced(seen)] == (["nodeb"] if counts else [])
 
 
+WEEK_S = 7 * 86400.0
+
+
+@pytest.mark.req("A11", "E1")
+@pytest.mark.parametrize(
+    ("completed_s", "now", "old"),
+    [  # the first reading began at 1000.7 by the wall, 50 by the clock of this boot
+        (1000.0, Clocks(1001.0, 50.3), False),  # in the same second: Pacemaker tells no more
+        (1000.9, Clocks(1001.0, 50.3), False),
+        (999.9, Clocks(1001.0, 50.3), True),
+        (999.0, Clocks(1001.0, 50.3), True),
+        (1060.0, Clocks(1061.0, 110.3), False),
+        (1000.7 - WEEK_S, Clocks(1006.0, 55.3), True),
+        (None, Clocks(1001.0, 50.3), False),
+        # the wall clock was set back by an hour after a fencing at 1060
+        (1060.0, Clocks(1061.0 - 3600, 110.3), False),
+        (1060.0 - 3600, Clocks(1062.0 - 3600, 111.3), False),  # and before it
+        (1000.0 - WEEK_S, Clocks(1061.0 - 3600, 110.3), True),
+        # it was set forward by an hour before the fencing; and after it, where waiting is the safe mistake
+        (1060.0 + 3600, Clocks(1061.0 + 3600, 110.3), False),
+        (1060.0, Clocks(1061.0 + 3600, 110.3), True),
+        (1000.0 - WEEK_S, Clocks(1061.0 + 3600, 110.3), True),
+    ],
+)
+def test_what_was_complete_before_the_first_reading_is_old(completed_s: Optional[float], now: Clocks, old: bool) -> None:
+    assert baseline.is_old(Baseline(7, 50.0, frozenset()), completed_s, now) is old
+
+
+@pytest.mark.req("A11", "E1")
+def test_an_old_fencing_that_appears_late_proves_nothing(
+    bench: Bench, guard: Guard, events: List[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pacemaker-fenced that was restarted has an empty history, and is given its peers' seconds later."""
+    set_by_s = 0.0
+    monkeypatch.setattr(baseline, "clocks", lambda: Clocks(time.time() + set_by_s, time.clock_gettime(time.CLOCK_BOOTTIME)))
+    bench.world.pacemaker.history = ()
+    in_epoch(guard, 7)
+    bench.until("the baseline", lambda: bench.daemon.fences._baselines["r0"].epoch == 7)
+    last_week = FenceSeen("nodeb", "last week", True, True, False, time.time() - WEEK_S)
+    bench.world.pacemaker.history = (last_week,)
+    bench.turn(0.2)
+    assert not fenced(events)
+    said = [message for kind, message, fields in bench.world.journal.lines if kind == "fence-seen" and fields.get("old")]
+    assert len(said) == 1 and "it is old, and proves nothing" in said[0]
+    note = bench.until("it to be kept", lambda: bench.daemon.services.store.load_note("r0", fences.NOTE))
+    kept = baseline.from_note(note, bench.world.boot)
+    assert kept is not None and kept.epoch == 7 and last_week.key in kept.done
+    set_by_s = -2 * WEEK_S
+    bench.turn(0.2)
+    assert not fenced(events), "the clock was set back: what was old stays so"
+    set_by_s = 0.0
+    bench.world.pacemaker.history = (FenceSeen("nodeb", "now", True, True, False, time.time()), last_week)
+    bench.until("the new one", lambda: fenced(events))
+    assert fenced(events) == [FenceDone("nodeb", 7, True)]
+
+
+@pytest.mark.req("A11", "E1")
+def test_a_fencing_whose_time_cannot_be_read_counts(bench: Bench, guard: Guard, events: List[Any]) -> None:
+    in_epoch(guard, 7)
+    bench.until("the baseline", lambda: bench.daemon.fences._baselines["r0"].epoch == 7)
+    bench.world.pacemaker.history = (DONE, FenceSeen("nodeb", "no time", True, True, False, None))
+    bench.until("it", lambda: fenced(events))
+
+
+@pytest.mark.req("A11", "E1")
+def test_a_baseline_survives_the_daemon_but_not_the_boot() -> None:
+    kept = Baseline(7, 50.25, frozenset({"a", "b"}))
+    sealed = codec.seal("heartgate-fencing", 1, baseline.note_of(kept, "boot-1"))
+    note = codec.unseal("heartgate-fencing", 1, sealed)
+    assert baseline.from_note(note, "boot-1") == kept
+    assert baseline.from_note(note, "boot-2") is None
+    for wrong in (None, [], {**note, "began_ms": None}, {**note, "known": "ab"}, {**note, "known": [1]}, {**note, "epoch": "7"}):
+        assert baseline.from_note(wrong, "boot-1") is None
+
+
+@pytest.mark.req("A11", "E1")
+def test_a_note_of_the_older_form_is_no_baseline() -> None:
+    """Its keys have the local time in them: every entry would look new."""
+    assert baseline.from_note({"boot": "boot-1", "epoch": 7, "done": ["a"]}, "boot-1") is None
+    assert "done" not in baseline.note_of(Baseline(7, 50.0, frozenset()), "boot-1"), "nor is a newer one for an older daemon"
+
+
 @pytest.mark.req("A11")
 def test_an_unreadable_history_is_no_empty_one(bench: Bench, guard: Guard, events: List[Any]) -> None:
     bench.world.pacemaker.history = AdapterError("no answer")
@@ -134,7 +223,7 @@ def test_an_unreadable_history_is_no_empty_one(bench: Bench, guard: Guard, event
 def test_asking_is_shared_by_those_whose_epoch_was_in_force(bench: Bench, guard: Guard, events: List[Any]) -> None:
     in_epoch(guard, 7)
     for _ in range(3):
-        bench.daemon.fences.ask(guard, "nodeb", 7)
+        ask(bench, guard, 7)
     bench.until("the fencing", lambda: fenced(events))
     assert bench.world.pacemaker.fences == ["nodeb"] and fenced(events) == [FenceDone("nodeb", 7, True)]
 
@@ -144,7 +233,7 @@ def test_an_epoch_that_began_later_needs_another_fencing(bench: Bench, guard: Gu
 
     def next_loss() -> None:
         in_epoch(guard, 8)
-        bench.daemon.fences.ask(guard, "nodeb", 8)
+        ask(bench, guard, 8)
 
     def fence(node: str) -> Outcome:
         if len(bench.world.pacemaker.fences) == 1:  # readmission and a new loss, while the first is under way
@@ -153,10 +242,76 @@ def test_an_epoch_that_began_later_needs_another_fencing(bench: Bench, guard: Gu
         return Outcome(True, "fenced")
 
     bench.world.pacemaker.fencing = fence
-    bench.daemon.fences.ask(guard, "nodeb", 7)
+    ask(bench, guard, 7)
     bench.until("both", lambda: len(fenced(events)) == 2)
     assert fenced(events) == [FenceDone("nodeb", 7, True), FenceDone("nodeb", 8, True)]
     assert bench.world.pacemaker.fences == ["nodeb", "nodeb"]
+
+
+@pytest.mark.req("E1", "A7")
+@pytest.mark.parametrize("epoch", [8, 9])
+@pytest.mark.parametrize("ok", [True, False])
+def test_what_nobody_waits_for_any_more_is_not_carried_out(
+    bench: Bench, guard: Guard, events: List[Any], ok: bool, epoch: int
+) -> None:
+    """Attempt 1 hangs. Readmission, a new loss, a request that has to wait for it; then the node confirms, and is healthy."""
+    in_epoch(guard, 7)
+
+    def meanwhile() -> None:
+        in_epoch(guard, 8)
+        ask(bench, guard, 8)
+        in_epoch(guard, epoch)
+        guard._state = guard.state._replace(fence_asked=())  # as it commits
+
+    def fence(node: str) -> Outcome:
+        if len(bench.world.pacemaker.fences) == 1:
+            bench.daemon.loop.mailbox.post(meanwhile)
+            time.sleep(0.1)
+        return Outcome(ok, "at last")
+
+    bench.world.pacemaker.fencing = fence
+    ask(bench, guard, 7)
+    bench.until("the end of it", lambda: fenced(events))
+    bench.turn(0.3)
+    assert bench.world.pacemaker.fences == ["nodeb"] and not bench.daemon.fences._next
+
+
+def test_a_request_that_is_waited_for_still_is_carried_out_whatever_its_epoch(
+    bench: Bench, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The policy takes the end of the first for that of all that it has asked for, and asks again only while it hears the node."""
+    in_epoch(guard, 7)
+
+    def handle(event: Any) -> None:
+        if isinstance(event, FenceDone):
+            guard._state = guard.state._replace(fence_asked=())
+
+    def next_loss() -> None:
+        in_epoch(guard, 8)
+        ask(bench, guard, 8)
+        in_epoch(guard, 9)
+
+    def fence(node: str) -> Outcome:
+        if len(bench.world.pacemaker.fences) == 1:
+            bench.daemon.loop.mailbox.post(next_loss)
+            time.sleep(0.1)
+        return Outcome(True, "fenced")
+
+    monkeypatch.setattr(guard, "handle", handle)
+    bench.world.pacemaker.fencing = fence
+    ask(bench, guard, 7)
+    bench.until("both", lambda: bench.world.pacemaker.fences == ["nodeb", "nodeb"])
+
+
+@pytest.mark.req("E1")
+def test_a_person_who_completes_our_own_attempt_is_told_apart(bench: Bench, guard: Guard, events: List[Any]) -> None:
+    in_epoch(guard, 7)
+    bench.world.pacemaker.fencing = lambda node: Outcome(True, "confirmed by a person", manual=True)
+    ask(bench, guard, 7)
+    bench.until("the fencing", lambda: fenced(events))
+    assert fenced(events) == [FenceDone("nodeb", 7, True, True)]
+    (fields,) = [fields for kind, _, fields in bench.world.journal.lines if kind == "fence-seen"]
+    assert fields["manual"] is True and fields["how"] == "confirmed by a person"
 
 
 def test_who_waits_for_a_fencing_looks_at_once(
@@ -172,14 +327,14 @@ def test_who_waits_for_a_fencing_looks_at_once(
     monkeypatch.setattr(bench.world.pacemaker, "fence_history", lambda deadline_s: looks.append(deadline_s) or real(deadline_s))
     bench.turn(0.1)
     assert not looks
-    bench.daemon.fences.ask(guard, "nodeb", 3)
+    ask(bench, guard, 3)
     bench.until("a look", lambda: looks)
 
 
 def test_a_failed_fencing_is_given_back(bench: Bench, guard: Guard, events: List[Any]) -> None:
     in_epoch(guard, 7)
     bench.world.pacemaker.fencing = lambda node: Outcome(False, "no device")
-    bench.daemon.fences.ask(guard, "nodeb", 7)
+    ask(bench, guard, 7)
     bench.until("the failure", lambda: fenced(events) == [FenceDone("nodeb", 7, False)])
 
 
@@ -288,13 +443,86 @@ def test_deciding_is_published_only_if_it_lasts(bench: Bench, monkeypatch: pytes
     assert cluster.published == [("r0", "blocked"), ("r0", "deciding")]
 
 
+# --- the attribute, again
+
+
+def monitor(bench: Bench) -> bytes:
+    return bench.ask(b'{"op":"monitor","device":"r0"}\n')
+
+
+@pytest.fixture
+def told(bench: Bench, guard: Guard, monkeypatch: pytest.MonkeyPatch) -> List[Any]:
+    """What was published, from when everything had been told. Ten seconds are 0.2."""
+    monkeypatch.setattr(publisher, "AGAIN_S", 0.2)
+    bench.until("the record", lambda: guard.persisted == guard.state.record and not guard.waiting)
+    bench.until("it to be told", lambda: bench.daemon.publisher.told.get("r0") == guard.state.record.standing.value)
+    bench.world.pacemaker.published.clear()
+    return bench.world.pacemaker.published
+
+
+def test_a_lost_attribute_comes_back_with_a_monitor(bench: Bench, guard: Guard, told: List[Any]) -> None:
+    """Pacemaker's attribute manager was restarted under maintenance mode. `not_defined` demotes the service otherwise."""
+    bench.turn(0.25)
+    assert not told
+    assert b'"rc":0' in monitor(bench)
+    bench.until("the attribute", lambda: told)
+    assert told == [("r0", guard.state.record.standing.value)]
+
+
+def test_monitors_publish_no_more_often_than_that(bench: Bench, told: List[Any]) -> None:
+    began = time.monotonic()
+    while time.monotonic() - began < 1.0:
+        assert b'"rc":0' in monitor(bench)
+    assert 1 <= len(told) <= 5
+
+
+def test_a_monitor_tells_nothing_that_something_newer_follows(
+    bench: Bench, guard: Guard, told: List[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again, want, now = bench.daemon.publisher.again, bench.daemon.publisher.want, guard.state.record.standing.value
+    bench.turn(0.25)
+    monkeypatch.setitem(publisher.HELD_BACK_S, "deciding", 0.2)
+    want("r0", "deciding")
+    again("r0", now)
+    bench.until("it", lambda: told)
+    assert told == [("r0", "deciding")]
+    bench.turn(0.25)
+    again("r0", now)
+    bench.turn(0.1)
+    assert told == [("r0", "deciding")], "Pacemaker has another value"
+    told.clear()
+    guard.persisted = None
+    want("r0", now)
+    bench.until("it", lambda: told == [("r0", now)])
+    bench.turn(0.25)
+    monitor(bench)
+    bench.turn(0.1)
+    assert told == [("r0", now)], "its record is not on the disk"
+
+
+def test_who_is_not_active_tells_nothing_again(bench: Bench, guard: Guard, told: List[Any]) -> None:
+    guard.active = False
+    bench.turn(0.25)
+    assert b'"rc":7' in monitor(bench)
+    bench.turn(0.1)
+    assert not told
+
+
 def test_after_a_verdict_the_history_is_not_urgent(bench: Bench, guard: Guard, events: List[Any]) -> None:
-    """A peer waits for the block; what was fenced before the next epoch proves nothing anyhow."""
-    looked = bench.daemon.fences._urgent
+    """A peer waits for the block; what was fenced before the next epoch proves nothing anyhow. Only who goes on together with
+    others may still lose one of them, and then a fencing that entered the baseline would never count."""
+    looked, both = bench.daemon.fences._urgent, ("nodea", "nodeb")
     bench.until("the baseline", lambda: not looked())
-    for standing, urgent in ((Standing.DECIDING, True), (Standing.BLOCKED, False), (Standing.SOLO, False)):
-        guard.persisted = Record(standing, 90, ("nodea", "nodeb"), "boot-1")
-        assert looked() is urgent
+    for standing, in_sync, urgent in (
+        (Standing.DECIDING, both, True),
+        (Standing.SYNCED, both, True),
+        (Standing.BLOCKED, both, False),
+        (Standing.UNPROVEN, both, False),
+        (Standing.SOLO, ("nodea",), False),
+        (Standing.SOLO, both, True),
+    ):
+        guard.persisted = Record(standing, 90, in_sync, "boot-1")
+        assert looked() is urgent, (standing, in_sync)
 
 
 @pytest.mark.parametrize(

@@ -68,10 +68,11 @@ class Problem:
 @dataclass(frozen=True)
 class Outcome:
     """Result of one driver operation. how: frozen, outdated, absent, ... or the reason of the failure, for the
-    journal."""
+    journal. manual: of a fencing, that a person vouched for it."""
 
     ok: bool
     how: str
+    manual: bool = False
 
 
 NOT_THAT = "no longer that connection"  # a drop that came too late: what is connected now is another connection
@@ -145,13 +146,14 @@ class Source(Protocol):
 @dataclass(frozen=True)
 class FenceSeen:
     """A fencing in Pacemaker's history. key: identity of the history entry, so that old ones can be told from new
-    ones."""
+    ones. completed_s: when it ended, by the wall clock (UTC, since 1970); None if that cannot be read."""
 
     node: str
     key: str
     done: bool
     ok: bool
     manual: bool
+    completed_s: Optional[float] = None
 
 
 class Cluster(Protocol):

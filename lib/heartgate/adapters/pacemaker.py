@@ -6,8 +6,11 @@ killed.
 
 from __future__ import annotations
 
+import re
+import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from datetime import datetime, timedelta, timezone
 from typing import List, Optional, Sequence
 
 from heartgate.adapters.base import AdapterError, FenceSeen, Outcome
@@ -18,6 +21,14 @@ CUTTING = frozenset({"off", "reboot", "poweroff"})
 # Pacemaker's own word for `stonith_admin --confirm` (lib/fencing and daemons/fenced: op->delegate).
 HUMAN = "a human"
 GRACE_S = 2.0  # what stonith_admin gets to come back after its own timeout
+LOOK_S = 2.0  # for the look at how a fencing was completed
+UTC = {"TZ": "UTC"}  # stonith_admin writes local time; whatever the zone is set to, an entry is to look the same
+# "2026-11-21 13:33:20Z", "2026-11-21 14:33:20 +01:00"; how it is written has changed between versions.
+_COMPLETED = re.compile(
+    r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?\Z", re.ASCII | re.IGNORECASE
+)
+# Some versions of pacemaker-fenced note the time since the boot, which shows as a day in 1970.
+EARLIEST = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
 
 class PacemakerCluster:
@@ -44,13 +55,28 @@ class PacemakerCluster:
 
     def fence(self, node: str, deadline_s: float) -> Outcome:
         """Off or reboot, by the cluster option stonith-action. ok only when the cluster says that it was completed."""
+        deadline = time.monotonic() + deadline_s
         option = "--fence" if self._stonith_action() in ("off", "poweroff") else "--reboot"
         inner = max(1, int(deadline_s - GRACE_S))
         done = run(["stonith_admin", option, node, "--timeout", str(inner)], timeout_s=deadline_s)
+        if done.ok and self._vouched_for(node, min(LOOK_S, deadline - time.monotonic())):
+            return Outcome(True, "confirmed by a person", manual=True)
         return _outcome(done, f"fenced ({option[2:]})")
 
+    def _vouched_for(self, node: str, deadline_s: float) -> bool:
+        """Whether the newest end of a fencing of that node is `stonith_admin --confirm`: it completes one that is under way. Tells
+        only what the proof is called, so what cannot be known changes nothing."""
+        if deadline_s <= 0:
+            return False
+        try:
+            history = self.fence_history(deadline_s)
+        except AdapterError:
+            return False
+        newest = next((seen for seen in history if seen.node == node and seen.done), None)
+        return newest is not None and newest.ok and newest.manual
+
     def fence_history(self, deadline_s: float) -> Sequence[FenceSeen]:
-        done = run(["stonith_admin", "--history", "*", "--output-as=xml"], timeout_s=deadline_s)
+        done = run(["stonith_admin", "--history", "*", "--output-as=xml"], timeout_s=deadline_s, env=UTC)
         if not done.ok:
             raise AdapterError(f"stonith_admin --history: {done.brief()}")
         return parse_history(done.stdout)
@@ -90,7 +116,8 @@ def parse_history(text: str) -> List[FenceSeen]:
         if not target or action not in CUTTING:
             continue
         status = event.get("status", "")
-        key = _key(event)
+        completed = completed_at(event.get("completed", ""))
+        key = _key(event, completed)
         seen[key] += 1
         entry = FenceSeen(
             node=target,
@@ -98,11 +125,36 @@ def parse_history(text: str) -> List[FenceSeen]:
             done=status in ("success", "failed"),
             ok=status == "success",
             manual=event.get("delegate") == HUMAN,
+            completed_s=completed.timestamp() if completed else None,
         )
         entries.append(entry)
     return entries[::-1]
 
 
-def _key(event: ElementTree.Element) -> str:
+def _key(event: ElementTree.Element, completed: Optional[datetime]) -> str:
     parts = ("target", "action", "client", "origin", "delegate", "completed", "status")
-    return " ".join(event.get(part, "-") for part in parts)
+    values = {part: event.get(part, "-") for part in parts}
+    if completed:
+        values["completed"] = completed.isoformat()
+    return " ".join(values.values())
+
+
+def completed_at(text: str) -> Optional[datetime]:
+    """In UTC, which is also what it is without an offset; None if it is no such time."""
+    match = _COMPLETED.match(text.strip())
+    if not match:
+        return None
+    day, clock, fraction, offset = match.groups()
+    try:
+        found = datetime.strptime(f"{day} {clock}", "%Y-%m-%d %H:%M:%S").replace(tzinfo=timezone.utc)
+        found += timedelta(microseconds=int((fraction or "0").ljust(6, "0")[:6])) - _offset(offset or "Z")
+    except (OverflowError, ValueError):
+        return None
+    return found if found >= EARLIEST else None
+
+
+def _offset(text: str) -> timedelta:
+    if text in ("Z", "z"):
+        return timedelta()
+    size = timedelta(hours=int(text[1:3]), minutes=int(text[-2:]))
+    return -size if text.startswith("-") else size

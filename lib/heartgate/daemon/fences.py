@@ -2,17 +2,19 @@
 
 A completed fencing is proof only for the epoch that was in force while it was not yet complete. So each attempt
 remembers every device's epoch at the moment it was started; and of Pacemaker's history only those entries count that
-were not there, done, at a reading that began when the epoch was in force already (the *baseline*). Until such a reading
-exists nothing counts.
+were not there, done, at a reading that began when the epoch was in force already (the *baseline*), and that were not
+complete before it began (`heartgate.daemon.baseline`). Until such a reading exists nothing counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Set, Tuple, Union
+from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Union
 
 from heartgate.adapters.base import Cluster, FenceSeen, Outcome
 from heartgate.core.model import FenceDone, Standing
+from heartgate.daemon import baseline as old
+from heartgate.daemon.baseline import Baseline
 from heartgate.daemon.guard import Guard
 from heartgate.daemon.loop import Timer
 from heartgate.daemon.services import Services, why
@@ -37,13 +39,6 @@ class Attempt:
     def __init__(self, epochs: Dict[str, int], asked: Set[Asked]) -> None:
         self.epochs = epochs  # of every device when it was started
         self.asked = asked
-
-
-class Baseline(NamedTuple):
-    """Fencings that were complete already when this epoch's first reading was made."""
-
-    epoch: int
-    done: FrozenSet[str]
 
 
 class Fences:
@@ -80,10 +75,20 @@ class Fences:
         self.look()  # and quickly from now on: somebody else may fence it, or a person confirm that it is off
 
     def _start(self, node: str) -> None:
+        if node not in self._attempts:
+            self._begin(node, self._wanted(node))
+
+    def _wanted(self, node: str) -> Set[Asked]:
+        """Takes those requests out that are still waited for. One may have waited for minutes behind another attempt; the node
+        may have been readmitted since, or have confirmed. The epoch is not compared: whoever believes to have asked asks no
+        second time."""
+        waiting = {guard.device for guard in self._guards() if node in guard.state.fence_asked}
+        return {item for item in self._next.pop(node, set()) if item.device in waiting}
+
+    def _begin(self, node: str, asked: Set[Asked]) -> None:
         cluster = self._cluster()
-        if node in self._attempts or node not in self._next:
+        if not asked:
             return
-        asked = self._next.pop(node)
         if cluster is None:
             self._give_back_later(node, asked)
             return
@@ -99,18 +104,19 @@ class Fences:
 
     def _ended(self, node: str, result: Union[Outcome, Exception]) -> None:
         attempt = self._attempts.pop(node)
+        following = self._wanted(node)  # before the policy hears of this end, which it takes for that of all it has asked for
         ok = isinstance(result, Outcome) and result.ok
+        manual = isinstance(result, Outcome) and result.manual
         self._services.journal.send(
-            "fence-seen", f"fencing of {node}: {why(result)}", node=node, ok=ok, how=why(result)
+            "fence-seen", f"fencing of {node}: {why(result)}", node=node, ok=ok, how=why(result), manual=manual
         )
         for guard in list(self._guards()):
             epoch = attempt.epochs.get(guard.device)
             if ok and epoch is not None and node in guard.config.nodes:
-                guard.handle(FenceDone(node, epoch, True))
+                guard.handle(FenceDone(node, epoch, True, manual))
         if not ok:
             self._give_back_later(node, attempt.asked)
-        if node in self._next:
-            self._start(node)
+        self._begin(node, following | self._next.pop(node, set()))
 
     def _give_back_later(self, node: str, asked: Iterable[Asked]) -> None:
         """Not at once: the policy may ask again as soon as it hears of the failure."""
@@ -146,15 +152,17 @@ class Fences:
             return
         self._reading, self._again = True, False
         nudged, self._nudged = self._nudged, False
-        epochs = in_force(guards)
+        epochs, began_s = in_force(guards), old.clocks().boot_s
         self._services.workers.submit(
             "history",
             lambda: cluster.fence_history(HISTORY_S),
-            lambda result: self._read(epochs, nudged, result),
+            lambda result: self._read(epochs, began_s, nudged, result),
             HISTORY_S,
         )
 
-    def _read(self, epochs: Dict[str, int], nudged: bool, result: Union[Sequence[FenceSeen], Exception]) -> None:
+    def _read(
+        self, epochs: Dict[str, int], began_s: float, nudged: bool, result: Union[Sequence[FenceSeen], Exception]
+    ) -> None:
         self._reading = False
         if isinstance(result, Exception):
             if not self._unreadable:
@@ -162,11 +170,11 @@ class Fences:
             self._unreadable = True
         else:
             self._unreadable = False
-            self._compare(epochs, nudged, [seen for seen in result if seen.done])
+            self._compare(epochs, began_s, nudged, [seen for seen in result if seen.done])
         pause = 0.0 if self._again else self._pause()
         self._timer = self._services.loop.after(pause, self.look)
 
-    def _compare(self, epochs: Dict[str, int], nudged: bool, done: List[FenceSeen]) -> None:
+    def _compare(self, epochs: Dict[str, int], began_s: float, nudged: bool, done: List[FenceSeen]) -> None:
         everything = frozenset(seen.key for seen in done)
         for guard in list(self._guards()):
             epoch = epochs.get(guard.device)
@@ -174,19 +182,45 @@ class Fences:
                 continue
             baseline = self._baselines.get(guard.device) or self._kept(guard.device)
             if baseline is None or baseline.epoch != epoch:
-                self._baselines[guard.device] = Baseline(epoch, everything)
-                self._keep(guard.device, self._baselines[guard.device])
+                self._take(guard.device, Baseline(epoch, began_s, everything))
                 continue
             self._baselines[guard.device] = baseline
-            for seen in done:
-                self._tell(guard, epoch, baseline, nudged, seen)
+            news = [seen for seen in done if self._is_news(guard, baseline, seen)]
+            for seen in self._without_old(guard.device, baseline, news):
+                self._tell(guard, epoch, nudged, seen)
 
-    def _tell(self, guard: Guard, epoch: int, baseline: Baseline, nudged: bool, seen: FenceSeen) -> None:
+    def _take(self, device: str, baseline: Baseline) -> None:
+        self._baselines[device] = baseline
+        self._keep(device, baseline)
+
+    def _is_news(self, guard: Guard, baseline: Baseline, seen: FenceSeen) -> bool:
+        told = (guard.device, baseline.epoch, seen.key) in self._told
+        return seen.ok and seen.key not in baseline.done and not told and seen.node in guard.config.nodes
+
+    def _without_old(self, device: str, baseline: Baseline, news: List[FenceSeen]) -> List[FenceSeen]:
+        """What is old is so for good: the wall clock may be set before the next reading."""
+        now = old.clocks()
+        late = [seen for seen in news if old.is_old(baseline, seen.completed_s, now)]
+        if late:
+            self._take(device, baseline._replace(done=baseline.done | {seen.key for seen in late}))
+        for seen in late:
+            self._services.journal.send(
+                "fence-seen",
+                f"{device}: Pacemaker's history has a fencing of {seen.node} now that was complete before it was first read "
+                f"under epoch {baseline.epoch}: it is old, and proves nothing",
+                device=device,
+                epoch=baseline.epoch,
+                node=seen.node,
+                key=seen.key,
+                ok=True,
+                manual=seen.manual,
+                old=True,
+            )
+        return [seen for seen in news if seen not in late]
+
+    def _tell(self, guard: Guard, epoch: int, nudged: bool, seen: FenceSeen) -> None:
         """nudged: an alert led to this reading; told for people only, nothing depends on it."""
-        entry = (guard.device, epoch, seen.key)
-        if not seen.ok or seen.key in baseline.done or entry in self._told or seen.node not in guard.config.nodes:
-            return
-        self._told.add(entry)
+        self._told.add((guard.device, epoch, seen.key))
         self._services.journal.send(
             "fence-seen",
             f"{guard.device}: Pacemaker reports {seen.node} fenced under epoch {epoch}" + (" (alerted)" if nudged else ""),
@@ -209,16 +243,17 @@ class Fences:
         return any(_waits(guard) or self._lacks_baseline(guard) for guard in self._guards())
 
     def _lacks_baseline(self, guard: Guard) -> bool:
-        """Under the epoch of a verdict no fencing is needed as proof any more: the next one begins with the readmission."""
+        """Where no fencing can be needed as proof any more it waits for the readmission, which begins the next epoch. Several that
+        go on together may still lose each other."""
         baseline, record = self._baselines.get(guard.device), guard.persisted
         if baseline is None or record is None:
             return True
-        return baseline.epoch != record.epoch and record.standing not in (Standing.BLOCKED, Standing.SOLO)
+        return baseline.epoch != record.epoch and bool(_needed(guard) - {guard.config.me})
 
     def _keep(self, device: str, baseline: Baseline) -> None:
         """Not waited for: if it is lost, fencings before the next daemon's first reading do not count, which is safe."""
         store, boot = self._services.store, self._services.world.boot
-        note = {"boot": boot, "epoch": baseline.epoch, "done": sorted(baseline.done)}
+        note = old.note_of(baseline, boot)
 
         def kept(result: object) -> None:
             if isinstance(result, Exception):
@@ -233,14 +268,8 @@ class Fences:
         self._services.workers.submit("notes", lambda: store.save_note(device, NOTE, note), kept, HISTORY_S)
 
     def _kept(self, device: str) -> Optional[Baseline]:
-        """As an earlier daemon of this boot left it. After a boot it means nothing: the peer may have gone on alone meanwhile."""
-        note = self._services.store.load_note(device, NOTE)
-        if not isinstance(note, dict) or note.get("boot") != self._services.world.boot:
-            return None
-        epoch, done = note.get("epoch"), note.get("done")
-        if not isinstance(epoch, int) or not isinstance(done, list) or not all(isinstance(key, str) for key in done):
-            return None
-        return Baseline(epoch, frozenset(done))
+        """As an earlier daemon of this boot left it."""
+        return old.from_note(self._services.store.load_note(device, NOTE), self._services.world.boot)
 
     def forget(self, device: str) -> None:
         self._baselines.pop(device, None)

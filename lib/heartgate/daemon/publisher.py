@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Callable, Dict, Optional, Union
 
 from heartgate.adapters.base import Cluster, Outcome
 from heartgate.daemon.services import Services, why
 
 DEADLINE_S = 10.0
+AGAIN_S = 10.0
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 20.0
 # Most verdicts take less. Pacemaker would compute two transitions for nothing, and be in the way of the block.
@@ -25,6 +27,7 @@ class Publisher:
         self._pause: Dict[str, float] = {}
         self._then: Dict[str, Callable[[], None]] = {}
         self.told: Dict[str, Optional[str]] = {}  # what Pacemaker has
+        self._told_at: Dict[str, float] = {}
 
     def want(self, name: str, value: Optional[str], then: Optional[Callable[[], None]] = None) -> None:
         """Publish (None: withdraw), even if it was published before: Pacemaker forgets when it restarts.
@@ -37,6 +40,15 @@ class Publisher:
             self._services.loop.after(pause, lambda: self._start(name))
         else:
             self._start(name)
+
+    def again(self, name: str, value: str) -> None:
+        """Publish what was published before, if that is a while ago: Pacemaker may have lost it, and tells nobody. Nothing happens
+        while anything is on its way: it must not come behind what is newer."""
+        on_its_way = name in self._wanted or name in self._busy
+        if on_its_way or self.told.get(name) != value or time.monotonic() - self._told_at[name] <= AGAIN_S:
+            return
+        self._wanted[name] = value
+        self._start(name)
 
     def _start(self, name: str) -> None:
         cluster = self._cluster()
@@ -65,7 +77,7 @@ class Publisher:
             if name in self._pause and value is not None:
                 self._services.journal.send("publish", f"{name}: Pacemaker knows {value} now", device=name, value=value)
             self._pause.pop(name, None)
-            self.told[name] = value
+            self.told[name], self._told_at[name] = value, time.monotonic()
             if name in self._wanted:
                 self._start(name)
             elif name in self._then:

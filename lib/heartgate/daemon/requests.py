@@ -91,6 +91,8 @@ class Requests:
         else:
             record = guard.state.record
             client.reply({"rc": GUARDED, "message": f"{record.standing.value}, epoch {record.epoch}"})
+            if not guard.waiting and guard.persisted == record:  # nothing newer is to be told
+                self._daemon.publisher.again(guard.device, record.standing.value)
 
     def _params(self, client: Client, request: Mapping[str, Any]) -> Optional[Mapping[str, str]]:
         """None: it has its answer."""
