@@ -238,6 +238,39 @@ SITUATIONS: Dict[str, Tuple[Callable[[], LintFacts], Set[Tuple[str, Severity]], 
     ),
     "a node without level": (cib((LEVELS, LEVELS.split("/>")[0] + "/>")), {("fence-gate", E)}, "nodeb has no fencing level"),
     "level by pattern": (cib((LEVELS, '<fencing-level target-pattern="node." index="1" devices="gate,power"/>')), set(), ""),
+    "fabric alone": (
+        cib((POWER, '<primitive id="power" class="stonith" type="fence_scsi"/>\n')),
+        {("fence-fabric", E)},
+        "power is fence_scsi (it cuts a node off from a storage or a switch)",
+    ),
+    "fabric by its word": (
+        cib(
+            (
+                POWER,
+                '<primitive id="power" class="stonith" type="fence_mine"><meta_attributes id="m"><nvpair name="provides" '
+                'value="unfencing"/></meta_attributes></primitive>\n',
+            )
+        ),
+        {("fence-fabric", E)},
+        "provides=unfencing",
+    ),
+    "fabric beside power": (
+        cib((POWER, POWER + '<primitive id="switch" class="stonith" type="fence_ifmib"/>\n'), ("gate,power", "gate,power,switch")),
+        set(),
+        "",
+    ),
+    "fabric in no level": (
+        cib((POWER, POWER + '<primitive id="switch" class="stonith" type="fence_brocade"/>\n')), {("fence-fabric", E)}, "switch"),
+    "fabric as a second level": (
+        cib(
+            (POWER, POWER + '<primitive id="mpath" class="stonith" type="fence_mpath"/>\n'),
+            (LEVELS, LEVELS + '<fencing-level target="nodeb" index="2" devices="gate,mpath"/>'),
+        ),
+        {("fence-fabric", E)},
+        "mpath is fence_mpath",
+    ),
+    "level by a POSIX class": (
+        cib((LEVELS, '<fencing-level target-pattern="node[[:alpha:]]" index="1" devices="gate,power"/>')), set(), ""),
     "unknown device": (cib(("gate,power", "gate,power,pdu")), {("fence-level-device", E)}, "names pdu"),
     "no alert": (
         cib(("<alert ", "<!-- "), ("pacemaker-alert\"/>", "pacemaker-alert -->")),

@@ -62,6 +62,14 @@ def word_of(column: str) -> Optional[Word]:
     return Word(Standing(standing), 4, kind == "l") if standing else None
 
 
+@pytest.mark.req("E7", "E1")
+def test_a_yes_that_counts_as_a_fencing_is_given_to_nobody() -> None:
+    for facts in (about(one()), about(one(Standing.SOLO)), about(), about(one(), target=ME), about(one(Standing.BLOCKED))):
+        found = answer(facts._replace(alone="nothing else"))
+        assert (found.rule, found.passes, found.turn) == ("alone", False, Turn.AT_ONCE) and "nothing else" in found.reason
+    assert answer(about(one(), action="on", alone="nothing else")).passes
+
+
 @pytest.mark.req("E7", "A7", "A8")
 @pytest.mark.parametrize(("standing", "column", "cell"), cells())
 @pytest.mark.parametrize("before", [True, False])

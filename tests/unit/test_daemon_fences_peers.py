@@ -63,6 +63,14 @@ def ask(bench: Bench, guard: Guard, epoch: int) -> None:
     bench.daemon.fences.ask(guard, "nodeb", epoch)
 
 
+def until_baseline(bench: Bench, epoch: int) -> None:
+    def reached() -> bool:
+        found = bench.daemon.fences._baselines.get("r0")
+        return found is not None and found.epoch == epoch
+
+    bench.until(f"the baseline of epoch {epoch}", reached)
+
+
 # --- fencing
 
 
@@ -93,7 +101,7 @@ def test_which_fencings_are_old_is_read_as_soon_as_an_epoch_is_in_force(
     """Nobody is missing after a readmission, so nothing else would have it read for a minute; a fencing in that minute would be
     taken for an old one, and who waits for it would wait for ever."""
     in_epoch(guard, 7)
-    bench.until("the baseline", lambda: bench.daemon.fences._baselines["r0"].epoch == 7)
+    until_baseline(bench, 7)
     monkeypatch.setattr(fences, "SLOW_S", 60.0)
     bench.turn(0.2)
     guard._persist(Record(Standing.SYNCED, 8, ("nodea", "nodeb"), "boot-1"))
@@ -165,16 +173,22 @@ def test_an_old_fencing_that_appears_late_proves_nothing(
     monkeypatch.setattr(baseline, "clocks", lambda: Clocks(time.time() + set_by_s, time.clock_gettime(time.CLOCK_BOOTTIME)))
     bench.world.pacemaker.history = ()
     in_epoch(guard, 7)
-    bench.until("the baseline", lambda: bench.daemon.fences._baselines["r0"].epoch == 7)
+    until_baseline(bench, 7)
     last_week = FenceSeen("nodeb", "last week", True, True, False, time.time() - WEEK_S)
     bench.world.pacemaker.history = (last_week,)
+
+    def said() -> List[str]:
+        return [message for kind, message, fields in bench.world.journal.lines if kind == "fence-seen" and fields.get("old")]
+
+    bench.until("the reading", said)
     bench.turn(0.2)
-    assert not fenced(events)
-    said = [message for kind, message, fields in bench.world.journal.lines if kind == "fence-seen" and fields.get("old")]
-    assert len(said) == 1 and "it is old, and proves nothing" in said[0]
-    note = bench.until("it to be kept", lambda: bench.daemon.services.store.load_note("r0", fences.NOTE))
-    kept = baseline.from_note(note, bench.world.boot)
-    assert kept is not None and kept.epoch == 7 and last_week.key in kept.done
+    assert not fenced(events) and len(said()) == 1 and "it is old, and proves nothing" in said()[0]
+
+    def kept() -> bool:
+        found = baseline.from_note(bench.daemon.services.store.load_note("r0", fences.NOTE), bench.world.boot)
+        return found is not None and found.epoch == 7 and last_week.key in found.done
+
+    bench.until("it to be kept as an old one", kept)
     set_by_s = -2 * WEEK_S
     bench.turn(0.2)
     assert not fenced(events), "the clock was set back: what was old stays so"
@@ -187,7 +201,7 @@ def test_an_old_fencing_that_appears_late_proves_nothing(
 @pytest.mark.req("A11", "E1")
 def test_a_fencing_whose_time_cannot_be_read_counts(bench: Bench, guard: Guard, events: List[Any]) -> None:
     in_epoch(guard, 7)
-    bench.until("the baseline", lambda: bench.daemon.fences._baselines["r0"].epoch == 7)
+    until_baseline(bench, 7)
     bench.world.pacemaker.history = (DONE, FenceSeen("nodeb", "no time", True, True, False, None))
     bench.until("it", lambda: fenced(events))
 

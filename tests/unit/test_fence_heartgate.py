@@ -42,7 +42,8 @@ journal.Journal.__init__.__defaults__ = ("x", journal.JOURNAL_SOCKET, "/nonexist
 from heartgate.fencing import facts
 facts.ASK_S = 0.5
 d = Path({directory!r})
-facts.Places.__new__.__defaults__ = (str(d / "control.sock"), d / "state", d / "corosync.conf", d / "beats", facts.BOOT_ID)
+facts.Places.__new__.__defaults__ = (str(d / "control.sock"), d / "state", d / "corosync.conf", d / "beats", facts.BOOT_ID,
+                                       ("/bin/sh", str(d / "cibadmin"), "--local"))
 from heartgate.fencing.agent import main
 sys.exit(main(sys.argv[1:], b"" if sys.argv[1:] else sys.stdin.buffer.read()))
 """
@@ -375,6 +376,101 @@ def test_devices_restricts_what_is_decided_by(tmp_path: Path) -> None:
 def test_a_budget_beyond_pacemakers_default_is_spoken_of(tmp_path: Path, delay: str, warns: bool) -> None:
     done = agent(tmp_path, stdin=f"action=validate-all\nrank_delay={delay}\n".encode())
     assert done.rc == 0 and ("pcmk_off_timeout" in done.err) is warns, done
+
+
+# --- fencing levels ---------------------------------------------------------------------------------------------------------------
+
+def cib(levels: str) -> str:
+    return (
+        '<cib><configuration><crm_config/><nodes/><resources><primitive id="gate" class="stonith" type="fence_heartgate"/>'
+        '<primitive id="other" class="stonith" type="fence_heartgate"/><primitive id="power" class="stonith" type="fence_ipmilan"/>'
+        f"</resources><fencing-topology>{levels}</fencing-topology></configuration></cib>"
+    )
+
+
+def level(devices: str, index: int = 1, target: str = 'target="nodeb"') -> str:
+    return f'<fencing-level {target} index="{index}" devices="{devices}"/>'
+
+
+def answers(directory: Path, text: str, before: str = "") -> None:
+    """What cibadmin prints there."""
+    (directory / "cib.xml").write_text(text)
+    (directory / "cibadmin").write_text(f"{before}\ncat {directory}/cib.xml\n")
+
+
+@pytest.mark.req("E7", "D6", "E1")
+@pytest.mark.parametrize(
+    ("levels", "why"),
+    [
+        (level("gate,power", target='target="nodea"') + level("gate,power"), ""),
+        (level("gate,power,other"), ""),
+        (level("power,gate"), ""),  # in the wrong order, and the power has been cut
+        (level("gate,power", target='target-pattern="node."'), ""),
+        (level("gate,power", target='target-pattern="node[[:alpha:]]"'), ""),
+        (level("gate,power", target='target-attribute="rack" target-value="1"'), ""),
+        (level("gate,power", target='target="NODEB"'), ""),
+        (level("gate,power") + level("power", 2), ""),
+        (level("gate,power") + level("gate", target='target="nodea"'), ""),
+        ("", "no fencing level of nodeb has fence_heartgate"),
+        (level("power"), "no fencing level of nodeb has fence_heartgate"),
+        (level("gate,power", target='target="nodea"'), "no fencing level of nodeb has fence_heartgate"),
+        (level("gate"), "level 1 of nodeb has gate and nothing that cuts the power"),
+        (level("gate,other"), "level 1 of nodeb has gate, other and nothing that cuts the power"),
+        (level("gate,power") + level("gate", 2), "level 2 of nodeb has gate and nothing"),
+        (level("gate,power") + level("gate", 2, 'target-attribute="rack" target-value="1"'), "level 2 of rack=1 has gate"),
+    ],
+)
+def test_a_yes_that_would_count_as_a_fencing_is_not_given(tmp_path: Path, levels: str, why: str) -> None:
+    left_on_disk(tmp_path, Standing.SYNCED)
+    answers(tmp_path, cib(levels))
+    for action in ("off", "reboot"):
+        done = agent(tmp_path, stdin=f"action={action}\nplug=7\nnodename=nodeb\n".encode())
+        if why:
+            assert done.rc == 1 and "(rule alone)" in done.err and why in done.err, done
+        else:
+            assert done.rc == 0 and "(rule first)" in done.out and "levels" not in done.err, done
+
+
+def test_nothing_but_a_shot_needs_levels(tmp_path: Path) -> None:
+    left_on_disk(tmp_path, Standing.SYNCED)
+    answers(tmp_path, cib(""), f"touch {tmp_path}/asked")
+    for action in ("on", "status", "monitor", "list", "validate-all", "metadata"):
+        assert agent(tmp_path, stdin=f"action={action}\nplug=nodeb\n".encode()).rc == 0
+    assert not (tmp_path / "asked").exists()
+
+
+def test_a_monitor_loads_nothing_that_starts_programs() -> None:
+    code = f"""
+import sys
+sys.path.append({str(ROOT / "lib")!r})
+from heartgate.fencing import shooting
+print([name for name in ("subprocess", "heartgate.checks.cib_conf", "heartgate.fencing.levels") if name in sys.modules])
+"""
+    done = subprocess.run(["/usr/bin/python3", "-IS", "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n", done
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "says"),
+    [
+        ("", "echo no cluster >&2; exit 102", "rc 102: no cluster"),
+        ("<cib>", "", "CIB:1"),
+        ("<status/>", "", "expected <cib>"),
+        ("", "sleep 20", "no answer within 3 s"),
+    ],
+)
+def test_levels_that_cannot_be_read_keep_nobody_from_being_shot(tmp_path: Path, text: str, before: str, says: str) -> None:
+    left_on_disk(tmp_path, Standing.SYNCED)
+    answers(tmp_path, text, before)
+    done = agent(tmp_path, stdin=b"action=off\nplug=nodeb\n")
+    assert done.rc == 0 and "(rule first)" in done.out and "the fencing levels of nodeb are not known" in done.err, done
+    assert says in done.err and "Traceback" not in done.err and done.elapsed_s < 8, done
+
+
+def test_a_pacemaker_without_local_queries_is_asked_as_it_can_be(tmp_path: Path) -> None:
+    left_on_disk(tmp_path, Standing.SYNCED)
+    answers(tmp_path, cib(""), '[ "$1" = --local ] && exit 64')
+    assert "(rule alone)" in agent(tmp_path, stdin=b"action=off\nplug=nodeb\n").err
 
 
 # --- disk heartbeats --------------------------------------------------------------------------------------------------------------

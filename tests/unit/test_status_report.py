@@ -127,6 +127,8 @@ WRONG: Dict[str, StatusFacts] = {
     "fence-failed": replace(HEALTHY, pacemaker=said("fencefail")),
     "fence-device-down": with_instance("power", "nodea", role="Stopped", node=""),
     "fence-level-device": with_cib(('devices="gate,power" target="nodeb"', 'devices="gate,gone" target="nodeb"')),
+    "fence-fabric": with_cib(('<primitive id="power" class="stonith" type="fence_lab">',
+                              '<primitive id="power" class="stonith" type="fence_scsi">')),
     "fence-gate-alone": with_cib(('devices="gate,power" target="nodeb"', 'devices="gate" target="nodeb"')),
     "location-rule-missing": with_cib(("heartgate-r0", "heartgate-other")),
     "resource-banned": replace(HEALTHY, pacemaker=said("unmanaged-ban")),

@@ -122,9 +122,11 @@ KINDS: Dict[str, Kind] = {
         "HEARTGATE_RULE names the rule that gave the answer (docs/fence_heartgate.md), HEARTGATE_FACTS what it was based "
         "on. The agent that cuts the power was not called. For Pacemaker this counts as a failed fencing.",
         "`fence_heartgate -o status -n NODE` says what it would decide by now. Rule `data`: a copy on this node is "
-        "behind. Rule `hold`: `hold_while_synced` is set, and the replication is connected still.",
-        "As a rule nothing: a node with old data must not shoot the one that has the data. Mend the links; or have the "
-        "node shot by one that may."),
+        "behind. Rule `alone`: no device cuts the power beside this one. Rule `hold`: `hold_while_synced` is set, and the "
+        "replication is connected still.",
+        "Rule `alone`: put a device that cuts the power behind fence_heartgate in every level of the node (`heartgate check`, "
+        "`fence-gate-alone`). Otherwise as a rule nothing: a node with old data must not shoot the one that has the data. "
+        "Mend the links; or have the node shot by one that may."),
     "handler": Kind(
         "86f3d01e5ac74928b07d4e2a95b1c60a", NOTICE, "A replication handler asks, or was answered",
         "The kernel asks through fence-peer whether it may go on without a peer. The answer has HEARTGATE_CODE: 4 = the "

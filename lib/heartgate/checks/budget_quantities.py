@@ -12,7 +12,8 @@ from heartgate.checks.budget import Budget, Expression, Inequality, Quantity, in
 from heartgate.checks.budget_laws import LAWS, ROLES, Scope
 from heartgate.checks.cib_conf import STONITH_MS, Cib, Primitive, parse_time
 from heartgate.checks.drbd_conf import TIMES, Resource
-from heartgate.checks.lint_facts import GATE_AGENT, GUARD_AGENT, LintFacts
+from heartgate.checks.fencing_levels import GATE_AGENT
+from heartgate.checks.lint_facts import GUARD_AGENT, LintFacts
 from heartgate.checks.storage_conf import Sbd
 
 DRBD_AGENT = "ocf:linbit:drbd"

@@ -44,12 +44,14 @@ class Operation:
 
 @dataclass(frozen=True)
 class Primitive:
-    """kind: "ocf:heartgate:replica-guard", "stonith:fence_ipmilan". params: instance attributes."""
+    """kind: "ocf:heartgate:replica-guard", "stonith:fence_ipmilan". params: instance attributes; metas: meta
+    attributes."""
 
     ident: str
     kind: str
     params: Mapping[str, str] = field(default_factory=dict)
     operations: Tuple[Operation, ...] = ()
+    metas: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -216,15 +218,18 @@ def _primitive(item: ElementTree.Element, templates: Mapping[str, ElementTree.El
     kind = ":".join(part for part in (shape.get("class"), shape.get("provider"), shape.get("type")) if part)
     sources = [item] if template is None else [item, template]
     params: Dict[str, str] = {}
+    metas: Dict[str, str] = {}
     operations: List[Operation] = []
     for each in sources:
+        for name, value in _sets(each.findall("meta_attributes"))[0].items():
+            metas.setdefault(name, value)
         for name, value in _sets(each.findall("instance_attributes"))[0].items():
             params.setdefault(name, "(set)" if _SECRET.search(name) else value)
         seen = {(operation.name, operation.interval) for operation in operations}
         operations += [
             found for found in map(_operation, each.findall("operations/op")) if (found.name, found.interval) not in seen
         ]
-    return Primitive(item.get("id", ""), kind, params, tuple(operations))
+    return Primitive(item.get("id", ""), kind, params, tuple(operations), metas)
 
 
 def _alert(item: ElementTree.Element) -> Alert:

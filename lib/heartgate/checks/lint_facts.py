@@ -12,7 +12,6 @@ from heartgate.checks.findings import Finding, RuleInfo, Severity
 from heartgate.checks.storage_conf import Lio, Sbd
 
 GUARD_AGENT = "ocf:heartgate:replica-guard"
-GATE_AGENT = "stonith:fence_heartgate"
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Iterator, List, Mapping, Optional, Tuple
+from typing import AbstractSet, Iterator, List, Mapping, Optional, Tuple
 
-from heartgate.checks.cib_conf import Cib, Level, is_false, parse_time
+from heartgate.checks.cib_conf import Cib, Level, Primitive, is_false, parse_time
+from heartgate.checks.fencing_levels import GATE_AGENT, applies, gates
 from heartgate.checks.findings import Finding, RuleInfo, Severity
-from heartgate.checks.lint_facts import GATE_AGENT, GUARD_AGENT, LintFacts, Reporter, table
+from heartgate.checks.lint_facts import GUARD_AGENT, LintFacts, Reporter, table
 
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
 ALERT_AGENT = "/usr/lib/heartgate/pacemaker-alert"
 ALERT = f"pcs alert create path={ALERT_AGENT} id=heartgate (crmsh: crm configure alert heartgate {ALERT_AGENT} select fencing)"
 LEVELS = "pcs stonith level add 1 NODE {gate} POWER-DEVICE (crmsh: fencing_topology NODE: {gate},POWER-DEVICE)"
+
+# Each is documented as fabric fencing. What is not here may still say provides=unfencing.
+FABRIC_AGENTS = frozenset(
+    f"stonith:fence_{name}" for name in ("scsi", "mpath", "brocade", "cisco_mds", "ifmib", "sanbox2")
+)
 
 RULES: Mapping[str, RuleInfo] = table(
     RuleInfo(
@@ -48,6 +54,13 @@ RULES: Mapping[str, RuleInfo] = table(
         "E7",
         "Every level of a node has the gate: when it refuses, Pacemaker goes on to the next level.",
     ),
+    RuleInfo(
+        "fence-fabric",
+        ERROR,
+        "D6",
+        "No device that cuts a node off from a storage or a switch stands alone for cutting its power: the node goes on running, "
+        "and what heartgate takes for proof of a fencing is that it does not.",
+    ),
     RuleInfo("fence-level-device", ERROR, "D6", "The devices of a level exist."),
     RuleInfo(
         "fence-race",
@@ -80,6 +93,7 @@ def findings(facts: LintFacts) -> Tuple[Finding, ...]:
         found += [
             *_properties(facts.cib, report),
             *_devices(facts.cib, report),
+            *_fabric(facts.cib, report),
             *_levels(facts.cib, report),
             *_race(facts.cib, report),
             *_alert(facts.cib, report),
@@ -143,12 +157,35 @@ def _devices(cib: Cib, report: Reporter) -> Iterator[Finding]:
         )
 
 
+def _fabric(cib: Cib, report: Reporter) -> Iterator[Finding]:
+    if is_false(cib.properties.get("stonith-enabled", "true")):
+        return
+    fabric = {device.ident: device for device in cib.fencing if _cuts_no_power(device)}
+    power = {device.ident for device in cib.fencing if device.ident not in fabric} - gates(cib)
+    for ident, device in fabric.items():
+        levels = [level for level in cib.levels if ident in level.devices]
+        if levels and all(power.intersection(level.devices) for level in levels):
+            continue
+        why = "provides=unfencing" if device.kind not in FABRIC_AGENTS else "it cuts a node off from a storage or a switch"
+        yield _say(
+            report,
+            "fence-fabric",
+            ident,
+            f"{ident} is {device.kind[len('stonith:') :]} ({why}), and no power device stands beside it in every level of it",
+            f"put a device that cuts the power into each level of {ident}: pcs stonith level add 1 NODE GATE POWER-DEVICE {ident}",
+        )
+
+
+def _cuts_no_power(device: Primitive) -> bool:
+    return device.kind in FABRIC_AGENTS or device.metas.get("provides", "").strip().lower() == "unfencing"
+
+
 def _levels(cib: Cib, report: Reporter) -> Iterator[Finding]:
-    gates = {device.ident for device in cib.fencing if device.kind == GATE_AGENT}
+    ours = gates(cib)
     used = {device for level in cib.levels for device in level.devices}
     for level in cib.levels:
-        yield from _level(cib, level, gates, report)
-    for gate in sorted(gates - used):
+        yield from _level(cib, level, ours, report)
+    for gate in sorted(ours - used):
         yield _say(
             report,
             "fence-gate-alone",
@@ -156,9 +193,9 @@ def _levels(cib: Cib, report: Reporter) -> Iterator[Finding]:
             f"{gate} is in no fencing level: Pacemaker uses it by itself and takes its yes for a completed fencing",
             f"put it into levels: {LEVELS.format(gate=gate)}",
         )
-    if not gates and not cib.of_kind(GUARD_AGENT):
+    if not ours and not cib.of_kind(GUARD_AGENT):
         return
-    if not gates:
+    if not ours:
         if cib.fencing and not is_false(cib.properties.get("stonith-enabled", "true")):
             yield _say(
                 report,
@@ -170,14 +207,14 @@ def _levels(cib: Cib, report: Reporter) -> Iterator[Finding]:
         return
     for node in cib.nodes:
         mine = [level for level in cib.levels if applies(level, node)]
-        without = [level.index for level in mine if not gates & set(level.devices)]
-        if not mine and used & gates:
+        without = [level.index for level in mine if not ours & set(level.devices)]
+        if not mine and used & ours:
             yield _say(
                 report,
                 "fence-gate",
                 node,
                 f"{node} has no fencing level, so the gate is not asked about it",
-                LEVELS.format(gate=sorted(gates)[0]).replace("NODE", node),
+                LEVELS.format(gate=sorted(ours)[0]).replace("NODE", node),
             )
         elif without:
             rule = "fence-gate" if len(without) == len(mine) else "fence-gate-bypass"
@@ -190,7 +227,7 @@ def _levels(cib: Cib, report: Reporter) -> Iterator[Finding]:
             )
 
 
-def _level(cib: Cib, level: Level, gates: set[str], report: Reporter) -> Iterator[Finding]:
+def _level(cib: Cib, level: Level, ours: AbstractSet[str], report: Reporter) -> Iterator[Finding]:
     name = f"level {level.index} of {level.target}"
     known = {device.ident for device in cib.fencing} | {"watchdog"}
     for device in level.devices:
@@ -202,7 +239,7 @@ def _level(cib: Cib, level: Level, gates: set[str], report: Reporter) -> Iterato
                 f"{name} names {device}, and there is no such fencing device",
                 "correct the level, or create it",
             )
-    places = [place for place, device in enumerate(level.devices) if device in gates]
+    places = [place for place, device in enumerate(level.devices) if device in ours]
     if not places:
         return
     gate = level.devices[places[0]]
@@ -222,16 +259,6 @@ def _level(cib: Cib, level: Level, gates: set[str], report: Reporter) -> Iterato
             f"{name} is {', '.join(level.devices)}: the power is cut before {gate} is asked",
             f"write {gate} first in {name}",
         )
-
-
-def applies(level: Level, node: str) -> bool:
-    """A level by attribute may apply: then it is not reported as missing."""
-    if level.target.startswith("PATTERN~"):
-        try:
-            return bool(re.search(level.target[len("PATTERN~") :], node))
-        except re.error:
-            return True
-    return level.target == node or "=" in level.target
 
 
 def _race(cib: Cib, report: Reporter) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from typing import Dict, List, Mapping, Optional, Tuple
 
 from heartgate.checks import setup_tools
 from heartgate.checks.cib_conf import Cib, Level, Primitive, is_false
-from heartgate.checks.lint_facts import GATE_AGENT
+from heartgate.checks.fencing_levels import GATE_AGENT
 from heartgate.checks.setup_model import ClusterFacts, State, Step, Wish
 
 GATE_ID = "gate"

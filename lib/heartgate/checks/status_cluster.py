@@ -235,9 +235,9 @@ def _devices_of_fencing(cib: Cib, pacemaker: Pacemaker, targets: Sequence[str]) 
 
 
 def _can_be_fenced(cib: Cib, works: Set[str], node: str) -> bool:
-    from heartgate.checks import lint_fencing
+    from heartgate.checks.fencing_levels import applies
 
-    levels = [each for each in cib.levels if lint_fencing.applies(each, node)]
+    levels = [each for each in cib.levels if applies(each, node)]
     if levels:
         return any(set(each.devices) <= works for each in levels)
     return any(each.ident in works for each in cib.fencing if each.kind != GATE_AGENT)

@@ -54,6 +54,7 @@ REASONS: Tuple[ReasonInfo, ...] = (
     ReasonInfo("fence-device-down", AT_RISK, "A fencing device does not run (degraded if another one or another level is left)."),
     ReasonInfo("fence-level-device", AT_RISK, "A fencing level names a device that does not exist."),
     ReasonInfo("fence-gate-alone", AT_RISK, "fence_heartgate stands alone: Pacemaker would take its yes for a cut power."),
+    ReasonInfo("fence-fabric", AT_RISK, "A fencing device cuts a node off from a storage or a switch, and not its power."),
     ReasonInfo("location-rule-missing", AT_RISK, "No rule keeps Pacemaker from promoting a replica that may not serve."),
     ReasonInfo("resource-banned", AT_RISK, "A constraint keeps the device's resource from a node (a leftover of a move or ban)."),
     ReasonInfo("resource-disabled", AT_RISK, "The device's resource is told to be stopped."),

@@ -66,7 +66,8 @@ class DeviceFacts(NamedTuple):
 
 class Facts(NamedTuple):
     """devices: those that both nodes hold, sorted by name. guards_any: this node knows of any guarded device at all.
-    lacking: devices that the administrator named and of which nothing is known here."""
+    lacking: devices that the administrator named and of which nothing is known here. alone: why a yes could count as a completed
+    fencing, "" if something in the fencing levels cuts the power, or if that is not known."""
 
     action: str
     me: str
@@ -75,6 +76,7 @@ class Facts(NamedTuple):
     guards_any: bool = True
     lacking: Tuple[str, ...] = ()
     hold_while_synced: bool = False
+    alone: str = ""
 
 
 class Answer(NamedTuple):
@@ -175,6 +177,10 @@ def _on(facts: Facts) -> Optional[str]:
     return f"{facts.action} asks for nothing to be shot" if facts.action not in ("off", "reboot") else None
 
 
+def _alone(facts: Facts) -> Optional[str]:
+    return f"{facts.alone}, and this agent's yes would count as a completed fencing" if facts.alone else None
+
+
 def _self(facts: Facts) -> Optional[str]:
     return "the target is this node itself" if facts.me == facts.target else None
 
@@ -233,6 +239,8 @@ def _unsure(facts: Facts) -> Optional[str]:
 
 RULES: Tuple[Rule, ...] = (
     Rule("on", True, Turn.AT_ONCE, "The action is not `off` or `reboot` (Pacemaker makes `off` and `on` of a reboot).", _on),
+    Rule("alone", False, Turn.AT_ONCE, "A fencing level of the target has `fence_heartgate` and no device that cuts the power, or "
+         "none of its levels has it.", _alone),
     Rule("self", True, Turn.AT_ONCE, "The target is this node.", _self),
     Rule("target-solo", False, Turn.AT_ONCE, "A fresh disk heartbeat of the target says that it serves a device alone.",
          _solo_on_disk),

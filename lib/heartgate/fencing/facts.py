@@ -19,6 +19,7 @@ from heartgate.daemon.store import Store
 ASK_S = 3.0
 STATE_DIR = Path("/var/lib/heartgate")
 COROSYNC_CONF = Path("/etc/corosync/corosync.conf")
+CIB = ("cibadmin", "--query", "--local")  # what this node has itself, also where no DC can be asked
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -30,6 +31,7 @@ class Places(NamedTuple):
     corosync: Path = COROSYNC_CONF
     beats: Path = disk_beats.PATH
     boot_id: Path = BOOT_ID
+    cib: Tuple[str, ...] = CIB
 
 
 class Known(NamedTuple):

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from enum import Enum
-from typing import Any, Callable, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, List, Optional
 
 from heartgate.adapters.journal import Journal
 from heartgate.core import fencing
@@ -16,6 +16,9 @@ from heartgate.fencing.agent import FAILED, OK, say
 from heartgate.fencing.facts import Known, Places
 from heartgate.fencing.options import Bad, Options
 from heartgate.fencing.table import NAME
+
+if TYPE_CHECKING:
+    from heartgate.fencing.levels import Levels
 
 HOLD_POLL_S = 1.0
 SOURCES = {"daemon": "what heartgated says", "disk": "what heartgated left on the disk", "nothing": "names alone"}
@@ -38,18 +41,23 @@ def run(action: str, given: Options, places: Optional[Places] = None) -> int:
 class Look:
     """One look at the facts, and the answer that follows from them."""
 
-    def __init__(self, action: str, given: Options, where: Places) -> None:
+    def __init__(self, action: str, given: Options, where: Places, levels: Levels) -> None:
         self.known = looking.gather(given.target, where)
         _must_exist(given.target, self.known, where)
         hold = given.flag("hold_while_synced")
-        self.facts, wrong = looking.facts(action, given.target, given.devices, hold, self.known, where)
-        self.notes = [*self.known.notes, *([wrong] if wrong else [])]
+        found, wrong = looking.facts(action, given.target, given.devices, hold, self.known, where)
+        levels.wait()
+        self.facts = found._replace(alone=levels.reason)
+        self.notes = [note for note in (*self.known.notes, wrong, levels.note) if note]
         self.answer = fencing.answer(self.facts)
 
 
 def _shoot(action: str, given: Options, where: Places) -> int:
+    from heartgate.fencing.levels import Levels  # not for `monitor`, which runs again and again and starts no program
+
     time.sleep(given.seconds("delay", 0.0))
-    look = in_turn(lambda: Look(action, given, where), given.seconds("rank_delay", 1.0))
+    levels = Levels(given.target, where.cib)
+    look = in_turn(lambda: Look(action, given, where, levels), given.seconds("rank_delay", 1.0))
     return _told(given, look.answer, look, look.notes)
 
 
