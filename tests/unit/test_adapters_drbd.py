@@ -761,3 +761,60 @@ def test_source_outlives_a_command_that_could_not_be_started(monkeypatch):
     log = watch(source, lambda replica: replica.disk is Disk.OUTDATED and replica.generation != "")
     assert not failures and log
     source.close()
+
+
+DEMOTED = "change resource name:r0 role:Secondary"
+CONNECTION = "change connection name:r0 peer-node-id:0 conn-name:peer connection:"
+
+
+@pytest.fixture
+def connected(monkeypatch):
+    """A source that has told of r0, connected; what makes the kernel say more."""
+    Script(monkeypatch, DUMP)
+    source = drbd.DrbdSource("nodea")
+    source.add("r0")
+    watch(source, complete)
+
+    def say(lines, condition):
+        for line in lines.splitlines():
+            source._stream.table.apply(drbd_events.parse_line(line.encode()))
+        source._readiness.wake()
+        return [replica.peer("nodeb").link for replica in watch(source, condition)]
+
+    yield say
+    source.close()
+
+
+def link_is(link):
+    return lambda replica: replica.peer("nodeb").link is link
+
+
+def test_a_secondary_that_leaves_in_order_has_lost_nobody(connected):
+    """`drbdadm down` disconnects first. A first rank that took that for a loss would have the others block, for nothing."""
+    connected(DEMOTED, lambda replica: replica.role is Role.SECONDARY)
+    told = connected(CONNECTION + "Disconnecting", link_is(Link.UNKNOWN))
+    assert Link.DOWN not in told
+    told = connected("destroy resource name:r0", lambda replica: replica.disk is Disk.ABSENT)
+    assert told == [Link.DOWN]
+
+
+def test_a_connection_that_is_ended_here_and_stays_so_is_lost(connected):
+    """`drbdadm disconnect`, or two histories that DRBD does not join."""
+    connected(DEMOTED, lambda replica: replica.role is Role.SECONDARY)
+    began = time.monotonic()
+    told = connected(CONNECTION + "StandAlone", link_is(Link.DOWN))
+    assert told == [Link.UNKNOWN, Link.DOWN] and time.monotonic() - began > drbd.LEAVING_S - 0.1
+
+
+def test_a_primary_that_ends_its_connection_has_lost_it_at_once(connected):
+    """It is frozen by that, and its handler asks."""
+    assert connected(CONNECTION + "StandAlone", link_is(Link.DOWN)) == [Link.DOWN]
+
+
+def test_what_was_lost_before_stays_lost(connected):
+    """The node's own `disconnect` and `connect`, by which the kernel calls its handler again."""
+    connected(DEMOTED, lambda replica: replica.role is Role.SECONDARY)
+    connected(CONNECTION + "Connecting", link_is(Link.DOWN))
+    lines = f"{CONNECTION}StandAlone\nchange device name:r0 volume:0 minor:0 disk:Outdated"
+    told = connected(lines, lambda replica: replica.disk is Disk.OUTDATED)
+    assert set(told) == {Link.DOWN}

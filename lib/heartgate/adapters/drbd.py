@@ -18,11 +18,13 @@ from heartgate.adapters.base import AdapterError, Driver, Notify
 from heartgate.adapters.drbd_driver import DrbdDriver9, DrbdDriver84, kernel_is_9
 from heartgate.adapters.process import LineProcess, run
 from heartgate.adapters.readiness import Backoff, Readiness
-from heartgate.core.model import UNKNOWN_REPLICA, Disk, Link, Replica
+from heartgate.core.model import UNKNOWN_REPLICA, Disk, Link, Replica, Role
 
 COMMAND_S = 10.0
 SETTLE_S = 1.0  # the kernel writes a new generation a little after it tells the change that caused it
 CONFIG_AGE_S = 2.0
+LEAVING_WORDS = frozenset({"Disconnecting", "StandAlone"})  # this node ends the connection by itself
+LEAVING_S = 1.0  # from there until `drbdadm down` has taken all of it away
 
 
 class Generation(NamedTuple):
@@ -71,6 +73,7 @@ class DrbdSource:
         self._before: Dict[str, Replica] = {}  # as the kernel told it last, without generations
         self._generations: Dict[str, Generation] = {}
         self._incarnations = drbd_events.Incarnations(base)
+        self._leaving_since: Dict[str, float] = {}
         self._stream: Optional[_Stream] = None
         self._fresh: Optional[_Stream] = None  # on trial beside a doubtful one
         self._backoff = Backoff()
@@ -179,9 +182,28 @@ class DrbdSource:
         if resource and resource.connections and not others:
             self._background.ask_config()
         replica = drbd_events.snapshot(resource, name, others, {}, self._incarnations)
+        replica = self._while_leaving(name, resource, replica)
         self._follow_generation(name, replica, tuple(resource.minors()) if resource else ())
         generation = self._generations.get(name, NO_GENERATION)
         return replica._replace(generation=generation.current, ancestors=generation.ancestors)
+
+    def _while_leaving(self, name: str, resource: Optional[drbd_events.Resource], replica: Replica) -> Replica:
+        """A Secondary that is taken away in order (standby, shutdown) disconnects a moment before it is gone. It is not lost to the
+        others, they are about to go on without it: as a first rank that has lost them it would have them block for nothing. So
+        for that moment its connections are not known."""
+        secondary = replica.role is Role.SECONDARY
+        if resource is None or not secondary or not set(resource.connections.values()) <= LEAVING_WORDS:
+            self._leaving_since.pop(name, None)
+            return replica
+        now, before = time.monotonic(), self._before.get(name)
+        if name not in self._leaving_since:
+            was_up = before is not None and any(link.link is Link.UP for _, link in before.peers)
+            self._leaving_since[name] = now if was_up else now - LEAVING_S
+        left_s = self._leaving_since[name] + LEAVING_S - now
+        if left_s <= 0:
+            return replica
+        self._readiness.alarm(left_s)
+        return replica._replace(peers=tuple((peer, link._replace(link=Link.UNKNOWN)) for peer, link in replica.peers))
 
     def _follow_generation(self, name: str, replica: Replica, minors: Tuple[int, ...]) -> None:
         """Have the generation read anew after every change; told as unknown meanwhile only where a new one may have
