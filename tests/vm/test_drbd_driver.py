@@ -84,8 +84,7 @@ with open("/run/test-acknowledged", "w") as acknowledged:
 def install(node: Node) -> None:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as archive:
-        for part in ("heartgate/__init__.py", "heartgate/core", "heartgate/adapters"):
-            archive.add(LIBRARY / part, f"lib/{part}", filter=lambda item: None if "__pycache__" in item.name else item)
+        archive.add(LIBRARY / "heartgate", "lib/heartgate", filter=lambda item: None if "__pycache__" in item.name else item)
     node.put("/opt/heartgate-test/lib.b64", base64.b64encode(stream.getvalue()).decode())
     node.run(["sh", "-c", "cd /opt/heartgate-test && base64 -d lib.b64 | tar xz"])
     node.put("/opt/heartgate-test/program.py", PROGRAM)
@@ -169,6 +168,7 @@ def test_a_blocked_primary_is_released_without_losing_an_acknowledged_write(lab:
     await_facts(loser, disk="outdated", role="secondary")
     assert loser.run(["drbdadm", "primary", "r0"], check=False).rc != 0
     code(winner, 4)
+    await_facts(winner, link="down")  # or the kernel would refuse without asking
     winner.run(["drbdadm", "primary", "r0"])
     winner.run(["mount", "/dev/drbd0", "/mnt"])
     assert last(winner, "/mnt/log") >= acknowledged
@@ -199,6 +199,7 @@ def test_the_raw_write_in_flight(lab: VmLab, release: str, lost: int) -> None:
     wait_until("the writer's end", lambda: loser.run(gone, check=False).rc == 0, timeout_s=30)
     acknowledged = last(loser, "/run/test-acknowledged")
     code(winner, 4)
+    await_facts(winner, link="down")  # or the kernel would refuse without asking
     winner.run(["drbdadm", "primary", "r0"])
     assert acknowledged - newest_raw(winner) == lost
 
