@@ -14,6 +14,7 @@ from heartgate.core.fencing import (
     RULES,
     DeviceFacts,
     Facts,
+    Other,
     Turn,
     Word,
     answer,
@@ -21,6 +22,7 @@ from heartgate.core.fencing import (
     heard_bad,
     longest_s,
     rules_table,
+    served,
 )
 from heartgate.core.model import Disk, Link, Rank, Role, Standing
 
@@ -308,6 +310,190 @@ def test_only_a_reason_refuses(nodes: Tuple[Facts, Facts]) -> None:
         assert said.passes or said.rule in ("target-solo", "data", "hold")
         assert said.rule != "data" or any(bad_here(device) for device in facts.devices)
         assert said.reason
+
+
+# --- three nodes and more --------------------------------------------------------------------------------------------------
+
+THIRD = "nodec"
+WHOLE = (Disk.UPTODATE, Disk.CONSISTENT)
+
+
+def hand(**more: object) -> DeviceFacts:
+    """nodea is blocked and asked to shoot nodeb, which served together with nodec until it fell silent."""
+    told = Other(THIRD, Standing.DECIDING, 4, Disk.UPTODATE, Link.DOWN)
+    device = one(Standing.BLOCKED, target=Word(Standing.SOLO, 4, False), others=(told,))
+    return device._replace(in_sync=(TARGET, THIRD), **more)
+
+
+def helped(device: DeviceFacts, **told: object) -> DeviceFacts:
+    return device._replace(others=tuple(other._replace(**told) for other in device.others))
+
+
+@pytest.mark.req("E7")
+def test_bad_data_shoots_for_a_node_that_is_heard_to_have_the_data() -> None:
+    """Where the device is monitored is not where the shot is asked for, and nobody else is tried after a refusal."""
+    for standing in BAD:
+        said = answer(about(hand(standing=standing)))
+        assert (said.rule, said.passes, said.turn) == ("for-another", True, Turn.LAST) and THIRD in said.reason
+    for serving in (Standing.SYNCED, Standing.SOLO):
+        assert answer(about(helped(hand(), standing=serving))).rule == "for-another"
+    assert answer(about(hand(standing=Standing.SYNCED, disk=Disk.DISKLESS))).rule == "for-another"
+    assert answer(about(hand(), target=THIRD))[:2] == ("data", False), "nobody is shot for itself"
+    earlier = helped(hand(), node="nod")
+    assert answer(about(earlier)).turn is Turn.LATE
+
+
+@pytest.mark.req("E7")
+@pytest.mark.parametrize(
+    "device",
+    [
+        hand(others=()),
+        helped(hand(), standing=Standing.BLOCKED),
+        helped(hand(), standing=Standing.UNPROVEN),
+        helped(hand(), epoch=3),
+        *(helped(hand(), disk=disk) for disk in Disk if disk not in WHOLE),
+        helped(hand(), node=ME),
+        helped(hand(), node=TARGET),
+        hand(target=Word(Standing.SOLO, 5, False)),  # it is ahead of the one that would be served
+        hand(target=Word(Standing.DECIDING, 5, True)),
+    ],
+)
+def test_nobody_is_shot_for_one_that_may_not_have_the_data(device: DeviceFacts) -> None:
+    assert answer(about(device))[:3] == ("data", False, Turn.AT_ONCE)
+
+
+@pytest.mark.req("E7")
+def test_who_confirmed_to_the_one_that_asks_is_ahead_of_it() -> None:
+    """The round is open: it waits for the very fencing that this node is to carry out."""
+    assert answer(about(hand(epoch=5))).rule == "data"
+    assert answer(about(hand(epoch=5, promised_to=TARGET))).rule == "data"
+    assert answer(about(hand(epoch=5, promised_to=THIRD))).rule == "for-another"
+    assert answer(about(hand(epoch=5, promised_to=THIRD, standing=Standing.UNPROVEN))).rule == "data"
+
+
+@pytest.mark.req("E7")
+def test_one_node_has_the_data_of_all_that_is_bad_here() -> None:
+    other = Other("noded", Standing.SOLO, 4, Disk.UPTODATE)
+    assert answer(about(hand(), hand(device="r1"))).rule == "for-another"
+    assert answer(about(hand(), one(device="r1"))).rule == "for-another", "before the turn by its own rank"
+    assert answer(about(hand(), one(Standing.SOLO, device="r1"))).turn is Turn.LAST
+    assert answer(about(hand(), one(Standing.BLOCKED, device="r1"))).rule == "data"
+    assert answer(about(hand(), hand(device="r1", others=(other,)))).rule == "data", "one for each is nobody for both"
+    assert answer(about(hand(), hand(device="r1", others=(other, *hand().others)))).rule == "for-another"
+    heard = one(Standing.BLOCKED, device="r1", target=Word(Standing.BLOCKED, 4, True))
+    assert answer(about(hand(), heard)).rule == "for-another", "the target is no better there"
+
+
+def test_what_is_not_known_serves_nobody() -> None:
+    assert answer(about(hand(), lacking=("r9",))).rule == "data"
+    assert answer(about(hand(), one(None, device="r1"))).rule == "data"
+
+
+def test_a_hand_holds_as_the_one_that_it_serves_would() -> None:
+    for link in Link:
+        said = answer(about(helped(hand(), link=link), hold_while_synced=True))
+        assert said.rule == ("for-another" if link is Link.DOWN else "data")
+        assert answer(about(helped(hand(), link=link))).rule == "for-another"
+
+
+def test_a_disk_heartbeat_and_a_lone_agent_come_before_another_node() -> None:
+    assert answer(about(hand(solo_on_disk=True))).rule == "target-solo"
+    assert answer(about(hand(), alone="nothing else")).rule == "alone"
+
+
+@pytest.mark.req("E7")
+def test_every_case_of_one_device_and_one_third_node() -> None:
+    """Bad data passes for the target's own badness or for somebody, and never for nobody."""
+    words = [None, *(Word(standing, epoch, live) for standing in Standing for epoch in (3, 4, 5) for live in (True, False))]
+    thirds = [(), *((Other(THIRD, standing, epoch, disk),) for standing in Standing for epoch in (3, 4, 5) for disk in Disk)]
+    for standing, disk, word, others in itertools.product(Standing, Disk, words, thirds):
+        device = one(standing, disk=disk, target=word, others=others)
+        said, without = answer(about(device)), answer(about(device._replace(others=())))
+        if without.rule != "data":
+            assert said == without, "only what would be refused is anything for another node"
+            continue
+        third = others[0] if others else None
+        has = third is not None and third.standing not in BAD and third.disk in WHOLE and third.epoch >= 4
+        ahead = has and word is not None and word.standing not in BAD and word.epoch > others[0].epoch
+        assert said.rule == ("for-another" if has and not ahead else "data"), device
+        assert said.turn in ((Turn.LATE, Turn.LAST) if said.passes else (Turn.AT_ONCE,))
+
+
+@st.composite
+def helper(draw: st.DrawFn, me: str, target: str, devices: Tuple[DeviceFacts, ...], nodes: Tuple[str, ...]) -> Facts:
+    """A third node with bad data that may be anybody's hand; it holds some of the devices of the other two."""
+    held = draw(st.lists(st.sampled_from(devices), min_size=1, unique=True))
+    found = []
+    for device in sorted(held, key=lambda device: device.device):
+        told = st.builds(
+            Other,
+            st.sampled_from(nodes),
+            st.sampled_from([*GOOD, Standing.SOLO, Standing.BLOCKED]),
+            st.integers(2, 5),
+            st.sampled_from([Disk.UPTODATE, Disk.UPTODATE, Disk.CONSISTENT, Disk.UNKNOWN]),
+            st.sampled_from(list(Link)),
+        )
+        words = st.none() | st.builds(Word, st.sampled_from(list(Standing)), st.integers(0, 4), st.booleans())
+        others = draw(st.lists(told, max_size=3, unique_by=lambda other: other.node))
+        standing, promised = draw(st.sampled_from([*BAD, *BAD, Standing.SYNCED])), draw(st.sampled_from(["", *nodes]))
+        facts = one(standing, device=device.device, epoch=draw(st.integers(1, 4)), target=draw(words), promised_to=promised)
+        found.append(facts._replace(policy=device.policy, before_target=draw(st.booleans()), others=tuple(others)))
+    return Facts("off", me, target, tuple(found), hold_while_synced=draw(st.booleans()))
+
+
+@st.composite
+def three_nodes(draw: st.DrawFn) -> Tuple[Facts, Facts, Facts, Facts]:
+    """(the target against the node that is served, its helper against that one, that one against the target, its helper)."""
+    pairs = [draw(device_of_two(f"r{n}")) for n in range(draw(st.integers(1, 3)))]
+    left, right, third, fourth = draw(st.permutations(("nodea", "nodeb", "nodec", "noded")))
+    ours, theirs = tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
+    return (
+        Facts("off", right, left, theirs),
+        draw(helper(fourth, left, theirs, (left, right, third))),
+        Facts("off", left, right, ours),
+        draw(helper(third, right, ours, (left, right, fourth))),
+    )
+
+
+@pytest.mark.req("A7", "A8", "E7")
+@settings(max_examples=600, deadline=None)
+@given(three_nodes())
+def test_the_hand_of_a_node_never_has_the_turn_of_the_one_that_it_shoots(nodes: Tuple[Facts, Facts, Facts, Facts]) -> None:
+    """Neither the target's own turn against the node that is served, nor that of the target's hand."""
+    target, targets_hand, node, nodes_hand = nodes
+    ours, theirs = answer(nodes_hand), answer(targets_hand)
+    if ours.rule == "for-another" and served(nodes_hand) == node.me:
+        assert not (answer(target).passes and answer(target).turn == ours.turn), (ours, answer(target))
+        if theirs.rule == "for-another" and served(targets_hand) == target.me:
+            assert ours.turn != theirs.turn, (ours, theirs)
+
+
+def test_the_hand_is_parted_from_every_turn_and_every_name() -> None:
+    """Every order of the names, and every kind of answer that the target can have: by rank, unsure, without knowledge."""
+    targets = [one(before_target=before, policy=policy, own_roles=ANY) for before in (True, False) for policy in Rank]
+    for (node, target, me), facts in itertools.product(itertools.permutations((ME, TARGET, THIRD)), [*targets, one(None), None]):
+        devices: Dict[str, object] = {"devices": (), "guards_any": False} if facts is None else {"devices": (facts,)}
+        theirs = answer(about(me=target, target=node)._replace(**devices))
+        ours = answer(about(helped(hand(), node=node), me=me, target=target))
+        assert ours.rule == "for-another" and theirs.passes and ours.turn != theirs.turn, (node, target, me, theirs)
+        opposed = answer(about(helped(hand(), node=target), me=me, target=node))
+        assert opposed.rule == "for-another" and opposed.turn != ours.turn, "one that is asked to shoot both"
+
+
+@pytest.mark.req("E7")
+@settings(max_examples=300, deadline=None)
+@given(three_nodes())
+def test_bad_data_never_shoots_for_nobody(nodes: Tuple[Facts, Facts, Facts, Facts]) -> None:
+    for facts in (nodes[1], nodes[3]):
+        said = answer(facts)
+        bad = [device for device in facts.devices if bad_here(device) and not heard_bad(device)]
+        if said.passes and bad:
+            assert said.rule == "for-another"
+            able = [
+                {o.node for o in device.others if o.standing not in BAD and o.disk in WHOLE} - {facts.me, facts.target}
+                for device in bad
+            ]  # fmt: skip
+            assert set.intersection(*able)
 
 
 def test_ids_are_unique_and_the_page_has_the_table() -> None:

@@ -508,15 +508,16 @@ def test_unreadable_disk_heartbeats_are_not_known(tmp_path: Path) -> None:
 class Served:
     """A bench turned by a thread."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **params: str) -> None:
         self.bench = Bench(directory)
+        self._params = params
         self._end = False
         self._todo: List[Tuple[object, threading.Event]] = []
         self._thread = threading.Thread(target=self._turn)
 
     def _turn(self) -> None:
         self.bench.daemon.start()
-        self.bench.guard()
+        self.bench.guard(**self._params)
         while not self._end:
             self.bench.daemon.loop.turn(0.02)
         self.bench.close()

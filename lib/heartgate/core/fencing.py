@@ -3,13 +3,16 @@
 `fence_heartgate` asks this for every `off` and `reboot`, before the agent that cuts the power. Two nodes that lost each
 other ask at about the same time, each with what it knows itself, so answers are built to differ:
 
-* A node with blocked or unproven data never shoots, unless the target is heard to be no better (E7).
+* A node with blocked or unproven data never shoots, unless the target is heard to be no better (E7), or a third node is heard
+  that has the data. Pacemaker chooses whose hand it is, and asks no other one after a refusal.
 * The others take turns: the first rank at once, the other one a `rank_delay` later, by when it has been shot.
 * The rank depends on roles with `policy=active-first`, and a role may have changed in the very moment of the loss. So a node
   ranks itself by every role that the target may believe it to have. If all of them give the same order, the target cannot
   have come to the same place in it. If not, the node is unsure and takes one of two later turns, by its name.
 
-So of two nodes that hold the same devices, never both have the same turn (tests/unit/test_core_fencing.py). Refusing protects
+So of two nodes that hold the same devices, never both have the same turn (tests/unit/test_core_fencing.py). Whoever shoots for
+another one takes one of the two later turns, by that one's name: the target never has that turn against it, whatever it
+believes and whatever other devices the two share, which the hand need not know. Refusing protects
 the service; what protects the data is the policy, where nobody who is blocked can claim by fencing.
 """
 
@@ -22,6 +25,7 @@ from heartgate.core.model import SERVING, Disk, Link, Rank, Role, Standing
 
 BAD_STANDINGS = frozenset({Standing.BLOCKED, Standing.UNPROVEN})
 BAD_DISKS = frozenset({Disk.INCONSISTENT, Disk.DISKLESS})
+WHOLE_DISKS = frozenset({Disk.UPTODATE, Disk.CONSISTENT})
 ROLES = (Role.PRIMARY, Role.SECONDARY)
 
 
@@ -42,12 +46,22 @@ class Word(NamedTuple):
     live: bool
 
 
+class Other(NamedTuple):
+    """What a third node that holds the device tells now, never its last word. link: its replication with the target."""
+
+    node: str
+    standing: Standing
+    epoch: int
+    disk: Disk = Disk.UNKNOWN
+    link: Link = Link.UNKNOWN
+
+
 class DeviceFacts(NamedTuple):
     """One device that both nodes hold. A default means "not known".
 
     standing, epoch, in_sync: this node's record, as it is worth in this boot. before_target: this node has the higher
     priority. own_roles: every role that the target may believe this replica to have. link: replication with the target.
-    solo_on_disk: a fresh disk heartbeat of the target says solo.
+    solo_on_disk: a fresh disk heartbeat of the target says solo. promised_to: to whom this node confirmed that it is blocked.
     """
 
     device: str
@@ -62,6 +76,8 @@ class DeviceFacts(NamedTuple):
     target_role: Role = Role.UNKNOWN
     target: Optional[Word] = None
     solo_on_disk: bool = False
+    promised_to: str = ""
+    others: Tuple[Other, ...] = ()
 
 
 class Facts(NamedTuple):
@@ -128,6 +144,36 @@ def target_out(facts: Facts, device: DeviceFacts) -> bool:
     return word is not None and word.standing in BAD_STANDINGS and word.epoch >= device.epoch
 
 
+def _doubtful(facts: Facts) -> Tuple[DeviceFacts, ...]:
+    """Those of which the target may have the better data."""
+    return tuple(device for device in facts.devices if bad_here(device) and not heard_bad(device))
+
+
+def _has_data(facts: Facts, device: DeviceFacts, other: Other) -> bool:
+    """That node has the data, as far as it and this node know. Nothing that is not known counts for it.
+
+    Who asks whether it may go on alone is in a lower epoch than those who have confirmed to it.
+    """
+    word, promised = device.target, device.standing is Standing.BLOCKED and device.promised_to == other.node
+    if other.standing not in SERVING and other.standing is not Standing.DECIDING:
+        return False
+    if word is not None and word.standing not in BAD_STANDINGS and word.epoch > other.epoch:
+        return False
+    if facts.hold_while_synced and other.link is not Link.DOWN:
+        return False  # asked itself, it would perhaps hold
+    return other.disk in WHOLE_DISKS and (other.epoch >= device.epoch or promised)
+
+
+def served(facts: Facts) -> str:
+    """For whom this node may shoot although its own data may be the worse: one node that has the data of every device in
+    question. "": nobody."""
+    doubtful = _doubtful(facts)
+    if not doubtful or facts.lacking or any(device.standing is None for device in facts.devices):
+        return ""
+    able = [{other.node for other in device.others if _has_data(facts, device, other)} for device in doubtful]
+    return min(set.intersection(*able) - {facts.me, facts.target}, default="")
+
+
 def _known(role: Role) -> Tuple[Role, ...]:
     return ROLES if role is Role.UNKNOWN else (role,)
 
@@ -191,10 +237,11 @@ def _solo_on_disk(facts: Facts) -> Optional[str]:
 
 
 def _data(facts: Facts) -> Optional[str]:
-    for device in facts.devices:
-        if bad_here(device) and not heard_bad(device):
-            what = device.standing.value if device.standing in BAD_STANDINGS else f"{device.disk.value} on its disk"
-            return f"{device.device} is {what} on this node, and the data of {facts.target} may be the better one"
+    if served(facts):
+        return None
+    for device in _doubtful(facts):
+        what = device.standing.value if device.standing in BAD_STANDINGS else f"{device.disk.value} on its disk"
+        return f"{device.device} is {what} on this node, and the data of {facts.target} may be the better one"
     return None
 
 
@@ -203,6 +250,11 @@ def _hold(facts: Facts) -> Optional[str]:
     if not facts.hold_while_synced or not synced:
         return None
     return f"{_names(facts.devices)} is still connected with {facts.target}, and hold_while_synced is set"
+
+
+def _for_another(facts: Facts) -> Optional[str]:
+    another = served(facts)
+    return f"{another} is heard to have the data of {_names(_doubtful(facts))}, which this node has not" if another else None
 
 
 def _nothing_known(facts: Facts) -> Optional[str]:
@@ -245,9 +297,13 @@ RULES: Tuple[Rule, ...] = (
     Rule("target-solo", False, Turn.AT_ONCE, "A fresh disk heartbeat of the target says that it serves a device alone.",
          _solo_on_disk),
     Rule("data", False, Turn.AT_ONCE, "A device is blocked, unproven, inconsistent, outdated or diskless here, and the "
-         "target is not heard to be blocked or unproven too.", _data),
+         "target is not heard to be blocked or unproven too, nor a third node to have the data (`for-another`).", _data),
     Rule("hold", False, Turn.SECOND, "`hold_while_synced`, and the replication of every device with the target is connected; "
          "said only after it has been so for a whole `rank_delay`.", _hold),
+    Rule("for-another", True, Turn.LATE, "As `data`, but one third node is heard now that has the data of every such device: it "
+         "serves or is deciding, its disk is whole, and its epoch is not below this node's (unless this node has confirmed to it) "
+         "nor the target's; with `hold_while_synced`, its replication with the target is down. The name is that node's.",
+         _for_another),
     Rule("nothing-known", True, Turn.LATE, "No guarded device is known here: no daemon, and nothing that one has left.",
          _nothing_known),
     Rule("not-shared", True, Turn.AT_ONCE, "No guarded device has replicas on both nodes.", _not_shared),
@@ -266,7 +322,7 @@ def answer(facts: Facts) -> Answer:
         reason = rule.apply(facts)
         if reason is not None:
             # Names are all that two nodes without knowledge have in common.
-            last = rule.turn is Turn.LATE and facts.me > facts.target
+            last = rule.turn is Turn.LATE and (served(facts) or facts.me) > facts.target
             return Answer(rule.ident, rule.passes, Turn.LAST if last else rule.turn, reason)
     raise AssertionError("the last rule applies to everything")
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Data = Dict[str, Any]
 
+SPEAKING_S = 3.0  # messages are repeated once a second
+
 
 def of_daemon(daemon: Daemon, guards: Iterable[Guard]) -> Data:
     view, trouble = daemon.peers.view, daemon.name_trouble()
@@ -93,8 +95,19 @@ def _for_fencing(daemon: Daemon, guard: Guard, target: str) -> Data:
         link=state.replica.peer(target).link.value,
         believed_roles=sorted(role.value for role in daemon.words.believed_roles(device, target)),
         target=None if last is None else {**_peer(now or last), "live": now is not None},
+        others={node: _third(message, target) for node, message in state.heard if node != target and _speaks(guard, node)},
     )
     return data
+
+
+def _speaks(guard: Guard, node: str) -> bool:
+    """A daemon that hangs stays a member of the group, and what it said last is no word of now."""
+    return guard.contacts.silent_s(node) < SPEAKING_S
+
+
+def _third(message: Message, target: str) -> Data:
+    report = message.link_to(target)
+    return {**_peer(message), "link": (report.link if report is not None else Link.UNKNOWN).value}
 
 
 def _of_record(device: str, record: Record) -> Data:

@@ -11,7 +11,7 @@ from typing import Any, List, NamedTuple, Optional, Tuple
 from heartgate.adapters import disk_beats
 from heartgate.core import policy
 from heartgate.core.codec import CodecError
-from heartgate.core.fencing import DeviceFacts, Facts, Word
+from heartgate.core.fencing import DeviceFacts, Facts, Other, Word
 from heartgate.core.model import Config, Disk, Link, Rank, Role, Standing
 from heartgate.daemon import client, params
 from heartgate.daemon.store import Store
@@ -106,8 +106,18 @@ def _of_guard(me: str, target: str, item: Mapping[str, Any]) -> Tuple[DeviceFact
         own_roles=frozenset(Role(role) for role in item["believed_roles"]),
         target_role=Role(said["role"]) if said else Role.UNKNOWN,
         target=Word(Standing(said["standing"]), int(said["epoch"]), said["live"] is True) if said else None,
+        promised_to=str(item.get("promised_to", "")),
+        others=tuple(_other(str(node), told) for node, told in sorted(item.get("others", {}).items()) if node in priorities),
     )
     return device, tuple(priorities)
+
+
+def _other(node: str, told: Mapping[str, Any]) -> Other:
+    """A shot may rest on this: nothing is made to fit."""
+    epoch = told["epoch"]
+    if type(epoch) is not int:
+        raise TypeError(f"the epoch of {node} is {epoch!r:.40}")
+    return Other(node, Standing(told["standing"]), epoch, Disk(told["disk"]), Link(told["link"]))
 
 
 # --- the disk

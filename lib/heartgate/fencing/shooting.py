@@ -121,7 +121,7 @@ def plain(value: Any) -> Any:
     """Facts as JSON values."""
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, (Facts, DeviceFacts, fencing.Word)):
+    if isinstance(value, (Facts, DeviceFacts, fencing.Word, fencing.Other)):
         return {name: plain(part) for name, part in zip(value._fields, value)}
     if isinstance(value, frozenset):
         return sorted(plain(part) for part in value)
