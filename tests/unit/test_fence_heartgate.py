@@ -301,8 +301,8 @@ def test_a_record_that_cannot_be_read_is_not_known_and_stays_where_it_is(tmp_pat
 
 
 def test_nothing_at_all_is_known(tmp_path: Path) -> None:
-    done = agent(tmp_path, "-o", "off", "-n", "zzz", "--rank-delay=1")
-    assert done.rc == 0 and "(rule nothing-known)" in done.out and 2 <= done.elapsed_s < 3.5, done
+    done = agent(tmp_path, "-o", "off", "-n", "zzz", "--rank-delay=3")
+    assert done.rc == 0 and "(rule nothing-known)" in done.out and 6 <= done.elapsed_s < 9, done  # not the last turn
 
 
 def test_delay_is_honoured_and_comes_first(tmp_path: Path) -> None:
