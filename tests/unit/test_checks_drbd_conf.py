@@ -15,28 +15,28 @@ from heartgate.checks import drbd_conf
 from heartgate.checks.source import ParseError
 
 DUMP = (Path(__file__).parent / "data" / "drbd-dump.txt").read_text()
+# As DRBD 8.4.11 and drbd-utils 9.22 show it; addresses changed, protocol added (a default, which `show` leaves out).
 SHOW84 = """\
 resource r0 {
     options {
     }
     net {
-        protocol            C;
-        ping-int            1;
+        protocol        \tC; # default
+        ping-int        \t1; # seconds
+        ping-timeout    \t50; # 1/10 seconds
     }
     _remote_host {
-        address             ipv4 10.0.0.2:7788;
+        address\t\t\tipv4 10.0.0.2:7788;
     }
     _this_host {
-        address             ipv4 10.0.0.1:7788;
+        address\t\t\tipv4 10.0.0.1:7788;
         volume 0 {
-            device          minor 0;
-            disk            "/dev/vdb";
-            meta-disk       internal;
-        }
-    }
-    volume 0 {
-        disk {
-            fencing         resource-and-stonith;
+            device\t\t\tminor 0;
+            disk\t\t\t"/dev/vdb";
+            meta-disk\t\t\tinternal;
+            disk {
+                fencing         \tresource-and-stonith;
+            }
         }
     }
 }

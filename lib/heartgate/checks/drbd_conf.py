@@ -259,9 +259,8 @@ def parse_show(text: str, source: str = "drbdsetup show") -> Tuple[Resource, ...
             raise ParseError(source, item.line, f"expected resource NAME {{ ... }}, found {brief(' '.join(item.words))}")
         place = f"{source}, resource {item.words[1]}"
         options = {name: _options([item], name, place) for name in ("net", "disk", "options")}
-        for volume in item.body:
-            if volume.words[0] == "volume":
-                options["disk"].update(_options([volume], "disk", place))
+        for volume in _volumes(item):
+            options["disk"].update(_options([volume], "disk", place))
         connections = [_shown(inner, place) for inner in item.body if inner.words[0] == "connection" and inner.body]
         if not connections and any(inner.words[0] == "_remote_host" for inner in item.body):
             connections = [_shown(item, place)]
@@ -278,6 +277,13 @@ def parse_show(text: str, source: str = "drbdsetup show") -> Tuple[Resource, ...
             )
         )
     return tuple(found)
+
+
+def _volumes(resource: Statement) -> Iterator[Statement]:
+    """With their disk options: DRBD 9 has them in the resource; 8.4 shows them in `_this_host` alone."""
+    for item in resource.body or ():
+        inside = (item.body or ()) if item.words[0] == "_this_host" else (item,)
+        yield from (each for each in inside if each.words[0] == "volume")
 
 
 def _shown(item: Statement, place: str) -> Connection:
