@@ -187,6 +187,7 @@ def test_registering_tells_all_problems(bench: Bench) -> None:
 
 
 def test_registering_without_corosync(bench: Bench) -> None:
+    bench.until("the carrier of the start", lambda: bench.daemon.peers.connected)
     bench.world.corosync = False
     bench.daemon.me = None
     answer = call(bench, "register", params=PARAMS)
