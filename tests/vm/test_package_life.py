@@ -163,7 +163,7 @@ def gone(ha: HaLab, node: str) -> None:
 # --- upgraded
 
 
-@pytest.mark.req("A4", "E1", "D12")
+@pytest.mark.req("A4", "E1")
 def test_upgraded_on_one_node_after_the_other(cluster: Make) -> None:
     """The service writes on, what is known is kept, and afterwards a loss is decided as ever."""
     ha = cluster()
@@ -216,7 +216,7 @@ def test_upgraded_while_one_is_solo_and_the_other_blocked(cluster: Make) -> None
 # --- removed
 
 
-@pytest.mark.req("A4", "D12")
+@pytest.mark.req("A4")
 @pytest.mark.parametrize("node", ["nodeb", "nodea"])
 def test_it_is_not_removed_while_pacemaker_has_its_resources(cluster: Make, node: str) -> None:
     """Removed under Pacemaker, its agents could not stop their resources, and the node would be fenced."""
@@ -260,7 +260,7 @@ def test_a_blocked_node_is_blocked_still_when_the_package_was_away(cluster: Make
     ha.judge()
 
 
-@pytest.mark.req("A4", "E1", "D12")
+@pytest.mark.req("A4", "E1")
 def test_removed_in_order_purged_and_set_up_again(cluster: Make) -> None:
     """As docs/operations.md tells it, with the service writing on; then the guard once more, as on a new cluster."""
     ha = cluster()
