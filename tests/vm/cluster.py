@@ -51,6 +51,11 @@ def package() -> Path:
     return build(ROOT, target)
 
 
+def package_content() -> str:
+    """Which heartgate it is: the same for every build of the same files."""
+    return hashlib.sha256(package().read_bytes()).hexdigest()
+
+
 def restore(variant: Variant = Variant()) -> HaLab:
     """A running cluster of this variant, from its saved state. Three states stand on each other, so that a new package costs
     no new cluster and a new variant no new installation: the bare cluster, heartgate installed, resources made."""
@@ -70,8 +75,7 @@ def _installed() -> Tuple[image.Image, Path]:
     suite = image.chosen_suite()
     built = image.build(suite)
     base = ensure_snapshot(built, [], suite)
-    content = hashlib.sha256(package().read_bytes()).hexdigest()
-    recipe = digest(content, inspect.getsource(_install))
+    recipe = digest(package_content(), inspect.getsource(_install))
     return built, _derived(built, base, f"heartgate-{recipe}", _install)
 
 

@@ -7,7 +7,6 @@ the long list can be taken up where it was left, on another machine too, and doc
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -16,7 +15,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from tests.lab.api import LabError
 from tests.lab.orders import NODES, ORDERS, Order, Shot, play
-from tests.vm.cluster import HaLab, Variant, package, restore
+from tests.vm.cluster import HaLab, Variant, package_content, restore
 from tests.vm.stock import use_stock_stack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,7 +90,7 @@ def play_once(order: Order, active: str, stack: str) -> Dict[str, Any]:
         ha.writes.wait_acks(20, timeout_s=60)
         result = play(VmStage(ha, stock=stock), order, back_s=BACK_S)
         day = time.strftime("%Y-%m-%d")
-        data: Dict[str, Any] = {"stack": stack, "played": day, "package": package_digest(), **result.data()}
+        data: Dict[str, Any] = {"stack": stack, "played": day, "package": package_content()[:12], **result.data()}
         if result.wrong and not stock:
             data["status"] = {node: ha.status(node) for node in NODES if ha.nodes[node].powered()}
             for node in NODES:
@@ -100,11 +99,6 @@ def play_once(order: Order, active: str, stack: str) -> Dict[str, Any]:
                 except LabError as error:
                     print(f"--- {node}: no journal: {error}", file=sys.stderr)
         return data
-
-
-def package_digest() -> str:
-    """Which heartgate it was: of the package's content, so the same for every build of the same files."""
-    return hashlib.sha256(package().read_bytes()).hexdigest()[:12]
 
 
 def keep(data: Dict[str, Any]) -> None:

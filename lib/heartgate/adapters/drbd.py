@@ -198,7 +198,7 @@ class DrbdSource:
         now, before = time.monotonic(), self._before.get(name)
         if name not in self._leaving_since:
             was_up = before is not None and any(link.link is Link.UP for _, link in before.peers)
-            self._leaving_since[name] = now if was_up else now - LEAVING_S
+            self._leaving_since[name] = now if was_up else 0.0
         left_s = self._leaving_since[name] + LEAVING_S - now
         if left_s <= 0:
             return replica
