@@ -55,6 +55,13 @@ def history(*events):
     return f"<pacemaker-result api-version='2.38'><fence_history status='0'>{inner}</fence_history></pacemaker-result>"
 
 
+def test_a_request_is_known_again_when_it_has_ended():
+    (begun,) = pacemaker.parse_history(history(event(status="pending", delegate="")))
+    (ended,) = pacemaker.parse_history(history(event(completed="2026-11-21 13:33:20Z")))
+    (another,) = pacemaker.parse_history(history(event(client="d")))
+    assert begun.request == ended.request != another.request and begun.key != ended.key and not begun.done
+
+
 def test_only_success_is_ok():
     seen = pacemaker.parse_history(
         history(*(event(status=word) for word in ("success", "failed", "pending", "dreamt", "")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any, Iterator, List, Optional
@@ -12,7 +13,7 @@ from heartgate.adapters.base import AdapterError, CarrierBusy, CarrierLost, Deli
 from heartgate.core import codec
 from heartgate.core.model import Disk, FenceDone, Heard, Membership, Message, Record, Role, Standing
 from heartgate.daemon import baseline, fences, peers, publisher
-from heartgate.daemon.baseline import Baseline, Clocks
+from heartgate.daemon.baseline import Baseline, Clocks, Pending
 from heartgate.daemon.guard import Guard
 from tests.unit.test_daemon_fakes import Bench, FakeCarrier
 
@@ -198,6 +199,106 @@ def test_an_old_fencing_that_appears_late_proves_nothing(
     assert fenced(events) == [FenceDone("nodeb", 7, True)]
 
 
+def pending(request: str = "nodeb off controller nodea") -> FenceSeen:
+    return FenceSeen("nodeb", f"{request} pending", False, False, False, None, request)
+
+
+def ended(request: str = "nodeb off controller nodea", ok: bool = True, manual: bool = False) -> FenceSeen:
+    return FenceSeen("nodeb", f"{request} {ok}", True, ok, manual, time.time(), request)
+
+
+MINE = "nodeb off stonith_admin nodea"
+
+
+@pytest.mark.req("A11", "E1")
+@pytest.mark.parametrize("ok", [True, False])
+def test_a_fencing_that_was_under_way_when_the_epoch_began_is_old(
+    bench: Bench, guard: Guard, events: List[Any], ok: bool
+) -> None:
+    """Its agent may wait for something while the node is up again, and was readmitted. What ended with it is as old: Pacemaker
+    joins requests for one node."""
+    bench.world.pacemaker.history = (pending(), DONE)
+    in_epoch(guard, 7)
+    until_baseline(bench, 7)
+    bench.world.pacemaker.history = (ended(MINE), pending(), DONE)
+    bench.turn(0.2)
+    assert not fenced(events), "the old one is under way still"
+    joined = FenceSeen("nodeb", "joined", True, True, False, time.time(), MINE)
+    bench.world.pacemaker.history = (joined, ended(ok=ok), ended(MINE), DONE)
+    bench.turn(0.2)
+    assert not fenced(events)
+    told = [text for kind, text, fields in bench.world.journal.lines if kind == "fence-seen" and fields.get("old")]
+    assert len(told) == (3 if ok else 2) and all("it is old, and proves nothing" in text for text in told)
+    bench.world.pacemaker.history = (pending(), joined, ended(ok=ok), ended(MINE), DONE)
+    bench.turn(0.2)
+    again = FenceSeen("nodeb", "again", True, True, False, time.time(), pending().request)
+    bench.world.pacemaker.history = (again, joined, ended(ok=ok), ended(MINE), DONE)
+    bench.until("the new one", lambda: fenced(events))
+    assert fenced(events) == [FenceDone("nodeb", 7, True)]
+
+
+@pytest.mark.req("A11", "E1")
+def test_a_person_ends_an_old_fencing_and_is_believed(bench: Bench, guard: Guard, events: List[Any]) -> None:
+    bench.world.pacemaker.history = (pending(), DONE)
+    in_epoch(guard, 7)
+    until_baseline(bench, 7)
+    bench.world.pacemaker.history = (ended(manual=True), DONE)
+    bench.until("the person's word", lambda: fenced(events))
+    assert fenced(events) == [FenceDone("nodeb", 7, True, True)]
+
+
+@pytest.mark.req("A11", "E1")
+def test_an_old_fencing_that_nobody_ends_is_given_up(
+    bench: Bench, guard: Guard, events: List[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later_s = 0.0
+    monkeypatch.setattr(baseline, "clocks", lambda: Clocks(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME) + later_s))
+    bench.world.pacemaker.history = (pending(), DONE)
+    in_epoch(guard, 7)
+    until_baseline(bench, 7)
+    later_s = baseline.PENDING_S
+    bench.until("its end", lambda: not bench.daemon.fences._baselines["r0"].pending)
+    bench.world.pacemaker.history = (ended(MINE), pending(), DONE)
+    bench.until("the other one", lambda: fenced(events))
+
+
+@pytest.mark.req("A11", "E1")
+def test_another_fencing_is_asked_for_after_one_that_was_joined_with_an_old_one(
+    bench: Bench, guard: Guard, events: List[Any]
+) -> None:
+    """Its success is given back as a failure, for the policy to ask again."""
+    bench.world.pacemaker.history = (pending(), DONE)
+    in_epoch(guard, 7)
+    until_baseline(bench, 7)
+    ask(bench, guard, 7)
+    bench.until("it to be given back", lambda: fenced(events))
+    assert fenced(events) == [FenceDone("nodeb", 7, False)] and bench.world.pacemaker.fences == ["nodeb"]
+    bench.world.pacemaker.history = (ended(), DONE)
+    bench.until("the old one's end", lambda: not bench.daemon.fences._baselines["r0"].pending)
+    assert len(fenced(events)) == 1
+    ask(bench, guard, 7)
+    bench.until("the proof", lambda: fenced(events)[1:])
+    assert fenced(events)[1:] == [FenceDone("nodeb", 7, True)] and bench.world.pacemaker.fences == ["nodeb"] * 2
+
+
+@pytest.mark.req("A11", "E1")
+def test_what_is_under_way_is_known_before_anything_is_asked_for(
+    bench: Bench, guard: Guard, events: List[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the epoch has just begun and its first reading takes its time."""
+    until_baseline(bench, guard.state.record.epoch)
+    gate, real = threading.Event(), bench.world.pacemaker.fence_history
+    monkeypatch.setattr(bench.world.pacemaker, "fence_history", lambda deadline_s: gate.wait(30) and real(deadline_s))
+    bench.turn(0.1)
+    in_epoch(guard, 7)
+    bench.world.pacemaker.history = (pending(), DONE)
+    ask(bench, guard, 7)
+    bench.turn(0.2)
+    assert bench.world.pacemaker.fences == []
+    gate.set()
+    bench.until("it to be asked for", lambda: bench.world.pacemaker.fences)
+
+
 @pytest.mark.req("A11", "E1")
 def test_a_fencing_whose_time_cannot_be_read_counts(bench: Bench, guard: Guard, events: List[Any]) -> None:
     in_epoch(guard, 7)
@@ -208,12 +309,15 @@ def test_a_fencing_whose_time_cannot_be_read_counts(bench: Bench, guard: Guard, 
 
 @pytest.mark.req("A11", "E1")
 def test_a_baseline_survives_the_daemon_but_not_the_boot() -> None:
-    kept = Baseline(7, 50.25, frozenset({"a", "b"}))
+    kept = Baseline(7, 50.25, frozenset({"a", "b"}), frozenset({Pending("nodeb", "off by nodea"), Pending("nodec", "on")}))
     sealed = codec.seal("heartgate-fencing", 1, baseline.note_of(kept, "boot-1"))
     note = codec.unseal("heartgate-fencing", 1, sealed)
     assert baseline.from_note(note, "boot-1") == kept
     assert baseline.from_note(note, "boot-2") is None
     for wrong in (None, [], {**note, "began_ms": None}, {**note, "known": "ab"}, {**note, "known": [1]}, {**note, "epoch": "7"}):
+        assert baseline.from_note(wrong, "boot-1") is None
+    for wrong in (None, ["ab"], [["a"]], [[1, "b"]]):
+        wrong = {**note, "pending": wrong}
         assert baseline.from_note(wrong, "boot-1") is None
 
 

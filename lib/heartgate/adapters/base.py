@@ -146,7 +146,8 @@ class Source(Protocol):
 @dataclass(frozen=True)
 class FenceSeen:
     """A fencing in Pacemaker's history. key: identity of the history entry, so that old ones can be told from new
-    ones. completed_s: when it ended, by the wall clock (UTC, since 1970); None if that cannot be read."""
+    ones. completed_s: when it ended, by the wall clock (UTC, since 1970); None if that cannot be read. request: what was
+    asked for and by whom, the same before and after its end; several may agree in it."""
 
     node: str
     key: str
@@ -154,6 +155,7 @@ class FenceSeen:
     ok: bool
     manual: bool
     completed_s: Optional[float] = None
+    request: str = ""
 
 
 class Cluster(Protocol):

@@ -20,6 +20,7 @@ from heartgate.adapters.process import Completed, run
 CUTTING = frozenset({"off", "reboot", "poweroff"})
 # Pacemaker's own word for `stonith_admin --confirm` (lib/fencing and daemons/fenced: op->delegate).
 HUMAN = "a human"
+REQUEST = ("target", "action", "client", "origin")  # what an entry has from its beginning to its end
 GRACE_S = 2.0  # what stonith_admin gets to come back after its own timeout
 LOOK_S = 2.0  # for the look at how a fencing was completed
 UTC = {"TZ": "UTC"}  # stonith_admin writes local time; whatever the zone is set to, an entry is to look the same
@@ -126,14 +127,14 @@ def parse_history(text: str) -> List[FenceSeen]:
             ok=status == "success",
             manual=event.get("delegate") == HUMAN,
             completed_s=completed.timestamp() if completed else None,
+            request=" ".join(event.get(part, "-") for part in REQUEST),
         )
         entries.append(entry)
     return entries[::-1]
 
 
 def _key(event: ElementTree.Element, completed: Optional[datetime]) -> str:
-    parts = ("target", "action", "client", "origin", "delegate", "completed", "status")
-    values = {part: event.get(part, "-") for part in parts}
+    values = {part: event.get(part, "-") for part in (*REQUEST, "delegate", "completed", "status")}
     if completed:
         values["completed"] = completed.isoformat()
     return " ".join(values.values())

@@ -2,14 +2,15 @@
 
 A completed fencing is proof only for the epoch that was in force while it was not yet complete. So each attempt
 remembers every device's epoch at the moment it was started; and of Pacemaker's history only those entries count that
-were not there, done, at a reading that began when the epoch was in force already (the *baseline*), and that were not
-complete before it began (`heartgate.daemon.baseline`). Until such a reading exists nothing counts.
+were not there, done, at a reading that began when the epoch was in force already (the *baseline*), that were not
+complete before it began, and that did not end with one that was under way then (`heartgate.daemon.baseline`). Until such a
+reading exists nothing counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Union
+from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Set, Tuple, Union
 
 from heartgate.adapters.base import Cluster, FenceSeen, Outcome
 from heartgate.core.model import FenceDone, Standing
@@ -36,9 +37,14 @@ class Asked(NamedTuple):
 class Attempt:
     """A running fencing of one node."""
 
-    def __init__(self, epochs: Dict[str, int], asked: Set[Asked]) -> None:
+    def __init__(self, epochs: Dict[str, int], asked: Set[Asked], doubted: FrozenSet[str]) -> None:
         self.epochs = epochs  # of every device when it was started
         self.asked = asked
+        self.doubted = doubted  # devices for which its success proves nothing
+
+    def serves(self, asked: Asked) -> bool:
+        """Whoever doubts it waits for its end all the same, and asks again then."""
+        return asked.device in self.doubted or self.epochs.get(asked.device) == asked.epoch
 
 
 class Fences:
@@ -54,6 +60,7 @@ class Fences:
         self._next: Dict[str, Set[Asked]] = {}
         self._baselines: Dict[str, Baseline] = {}
         self._told: Set[Tuple[str, int, str]] = set()
+        self._after_reading: Set[str] = set()  # nodes whose attempt waits for the end of the reading under way
         self._reading = False
         self._again = False
         self._nudged = False
@@ -66,16 +73,19 @@ class Fences:
         """A running attempt serves if this epoch was in force when it was started; otherwise another one follows it."""
         asked = Asked(guard.device, epoch)
         attempt = self._attempts.get(node)
-        if attempt is not None and attempt.epochs.get(guard.device) == epoch:
+        if attempt is not None and attempt.serves(asked):
             attempt.asked.add(asked)
             return
         self._next.setdefault(node, set()).add(asked)
+        self.look()  # and quickly from now on: somebody else may fence it, or a person confirm that it is off
         if attempt is None:
             self._services.loop.soon(lambda: self._start(node))  # so that all devices that ask now share it
-        self.look()  # and quickly from now on: somebody else may fence it, or a person confirm that it is off
 
     def _start(self, node: str) -> None:
-        if node not in self._attempts:
+        """What is under way already has to be known first, in the rare case that this epoch's first reading is not made yet."""
+        if self._reading and any(self._baseline(item.device, item.epoch) is None for item in self._next.get(node, ())):
+            self._after_reading.add(node)
+        elif node not in self._attempts:
             self._begin(node, self._wanted(node))
 
     def _wanted(self, node: str) -> Set[Asked]:
@@ -92,12 +102,12 @@ class Fences:
         if cluster is None:
             self._give_back_later(node, asked)
             return
-        self._attempts[node] = Attempt(in_force(self._guards()), asked)
-        self._services.journal.send(
-            "fence-asked",
-            f"asking Pacemaker to fence {node} (for {', '.join(sorted(item.device for item in asked))})",
-            node=node,
-        )
+        attempt = self._attempts[node] = self._attempt(node, asked)
+        text = f"asking Pacemaker to fence {node} (for {', '.join(sorted(item.device for item in asked))})"
+        if attempt.doubted:
+            names = ", ".join(sorted(attempt.doubted))
+            text += f"; it may be joined with one that began before the present epoch of {names}: another one follows"
+        self._services.journal.send("fence-asked", text, node=node)
         self._services.workers.submit(
             f"fence:{node}", lambda: cluster.fence(node, FENCE_S), lambda result: self._ended(node, result), FENCE_S
         )
@@ -112,11 +122,25 @@ class Fences:
         )
         for guard in list(self._guards()):
             epoch = attempt.epochs.get(guard.device)
-            if ok and epoch is not None and node in guard.config.nodes:
+            doubted = guard.device in attempt.doubted and not manual
+            if ok and epoch is not None and not doubted and node in guard.config.nodes:
                 guard.handle(FenceDone(node, epoch, True, manual))
-        if not ok:
-            self._give_back_later(node, attempt.asked)
+        in_vain = {item for item in attempt.asked if not ok or (item.device in attempt.doubted and not manual)}
+        if in_vain:
+            self._give_back_later(node, in_vain)
+            self.look()
         self._begin(node, following | self._next.pop(node, set()))
+
+    def _attempt(self, node: str, asked: Set[Asked]) -> Attempt:
+        epochs = in_force(self._guards())
+        found = {device: self._baseline(device, epoch) for device, epoch in epochs.items()}
+        doubting = (device for device, baseline in found.items() if baseline is not None and baseline.doubts(node))
+        return Attempt(epochs, asked, frozenset(doubting))
+
+    def _baseline(self, device: str, epoch: int) -> Optional[Baseline]:
+        """None if this epoch has none yet."""
+        found = self._baselines.get(device)
+        return found if found is not None and found.epoch == epoch else None
 
     def _give_back_later(self, node: str, asked: Iterable[Asked]) -> None:
         """Not at once: the policy may ask again as soon as it hears of the failure."""
@@ -170,22 +194,25 @@ class Fences:
             self._unreadable = True
         else:
             self._unreadable = False
-            self._compare(epochs, began_s, nudged, [seen for seen in result if seen.done])
+            self._compare(epochs, began_s, nudged, result)
+        waiting, self._after_reading = self._after_reading, set()
+        for node in waiting:
+            self._start(node)
         pause = 0.0 if self._again else self._pause()
         self._timer = self._services.loop.after(pause, self.look)
 
-    def _compare(self, epochs: Dict[str, int], began_s: float, nudged: bool, done: List[FenceSeen]) -> None:
-        everything = frozenset(seen.key for seen in done)
+    def _compare(self, epochs: Dict[str, int], began_s: float, nudged: bool, entries: Sequence[FenceSeen]) -> None:
         for guard in list(self._guards()):
             epoch = epochs.get(guard.device)
             if epoch is None:
                 continue
             baseline = self._baselines.get(guard.device) or self._kept(guard.device)
             if baseline is None or baseline.epoch != epoch:
-                self._take(guard.device, Baseline(epoch, began_s, everything))
+                self._take(guard.device, old.first(epoch, began_s, entries))
                 continue
             self._baselines[guard.device] = baseline
-            news = [seen for seen in done if self._is_news(guard, baseline, seen)]
+            baseline = self._without_overtaken(guard.device, baseline, entries)
+            news = [seen for seen in entries if self._is_news(guard, baseline, seen)]
             for seen in self._without_old(guard.device, baseline, news):
                 self._tell(guard, epoch, nudged, seen)
 
@@ -195,7 +222,7 @@ class Fences:
 
     def _is_news(self, guard: Guard, baseline: Baseline, seen: FenceSeen) -> bool:
         told = (guard.device, baseline.epoch, seen.key) in self._told
-        return seen.ok and seen.key not in baseline.done and not told and seen.node in guard.config.nodes
+        return seen.done and seen.ok and seen.key not in baseline.done and not told and seen.node in guard.config.nodes
 
     def _without_old(self, device: str, baseline: Baseline, news: List[FenceSeen]) -> List[FenceSeen]:
         """What is old is so for good: the wall clock may be set before the next reading."""
@@ -204,19 +231,31 @@ class Fences:
         if late:
             self._take(device, baseline._replace(done=baseline.done | {seen.key for seen in late}))
         for seen in late:
-            self._services.journal.send(
-                "fence-seen",
-                f"{device}: Pacemaker's history has a fencing of {seen.node} now that was complete before it was first read "
-                f"under epoch {baseline.epoch}: it is old, and proves nothing",
-                device=device,
-                epoch=baseline.epoch,
-                node=seen.node,
-                key=seen.key,
-                ok=True,
-                manual=seen.manual,
-                old=True,
-            )
+            self._tell_old(device, baseline.epoch, seen, "was complete before it was first read")
         return [seen for seen in news if seen not in late]
+
+    def _without_overtaken(self, device: str, baseline: Baseline, entries: Sequence[FenceSeen]) -> Baseline:
+        now, late = old.overtaken(baseline, entries, old.clocks())
+        if now != baseline:
+            self._take(device, now)
+        for seen in late:
+            if seen.ok:
+                self._tell_old(device, baseline.epoch, seen, "was under way at the first reading, or ended with such a one,")
+        return now
+
+    def _tell_old(self, device: str, epoch: int, seen: FenceSeen, since: str) -> None:
+        self._services.journal.send(
+            "fence-seen",
+            f"{device}: Pacemaker's history has a fencing of {seen.node} now that {since} under epoch {epoch}: "
+            "it is old, and proves nothing",
+            device=device,
+            epoch=epoch,
+            node=seen.node,
+            key=seen.key,
+            ok=True,
+            manual=seen.manual,
+            old=True,
+        )
 
     def _tell(self, guard: Guard, epoch: int, nudged: bool, seen: FenceSeen) -> None:
         """nudged: an alert led to this reading; told for people only, nothing depends on it."""
@@ -240,7 +279,9 @@ class Fences:
         return FAST_S if self._urgent() else SLOW_S
 
     def _urgent(self) -> bool:
-        return any(_waits(guard) or self._lacks_baseline(guard) for guard in self._guards())
+        """What was under way when an epoch began has to be seen ending: all that is told of its node until then is doubted."""
+        doubting = any(baseline.pending for baseline in self._baselines.values())
+        return doubting or any(_waits(guard) or self._lacks_baseline(guard) for guard in self._guards())
 
     def _lacks_baseline(self, guard: Guard) -> bool:
         """Where no fencing can be needed as proof any more it waits for the readmission, which begins the next epoch. Several that
