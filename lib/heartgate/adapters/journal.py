@@ -105,8 +105,9 @@ KINDS: Dict[str, Kind] = {
         "d26e9b47f1034c60925a8e7f3bc04d09", NOTICE, "A fencing of @HEARTGATE_NODE@ ended",
         "HEARTGATE_OK tells whether it succeeded, HEARTGATE_MANUAL whether a person vouched for it. HEARTGATE_HOW (of one that "
         "heartgated asked for) tells how it ended; HEARTGATE_ALERTED (of one that Pacemaker reports) whether Pacemaker's "
-        "alert had the daemon look. HEARTGATE_OLD is sent with one that came into Pacemaker's history late, as after a restart "
-        "of Pacemaker, and was complete before this epoch's first reading: it proves nothing.",
+        "alert had the daemon look. HEARTGATE_OLD is sent with one that proves nothing: it came into Pacemaker's history late, "
+        "as after a restart of Pacemaker, and was complete before this epoch's first reading; or it was under way at that "
+        "reading, so that the power may have been cut before this epoch began, or ended before such a one did.",
         "If it failed: `stonith_admin --history '*'`, and `journalctl -t fence_heartgate` on all nodes.",
         "If it failed: mend the power switch or the way to it; Pacemaker is asked again. If the machine is certainly off: "
         "`stonith_admin --confirm NODE`."),
