@@ -112,7 +112,7 @@ def render() -> str:
     return (
         _HEAD
         + "## The table\n\n"
-        + _rules([rule.info for rule in (*LINK_RULES, *PLAN_RULES)])
+        + _rules([*(rule.info for rule in LINK_RULES), *(rule.info for rule in PLAN_RULES)])
         + _SPOF
         + _rules(spof_from_facts.RULES.values())
         + _CONFIGURATION
