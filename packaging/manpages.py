@@ -167,19 +167,24 @@ def _command(command: Command, told: Set[str]) -> List[str]:
 
 
 def _epilog(text: str, macro: str) -> List[str]:
-    """Exit codes become a list; everything else stays as it was written."""
+    """Exit codes become a list, lines without a blank before them paragraphs; everything else stays as it was written."""
     if not text:
         return []
     title = "EXIT STATUS" if "exit code" in text.lower() else "NOTES"
     lines = [f".SH {title}"] if macro == ".SH" else [".P"]
-    for line in text.strip().split("\n"):
+    paragraph: List[str] = []
+    for line in [*text.strip().split("\n"), ""]:
+        if line.strip() and not line.startswith(" "):
+            paragraph.append(line)
+            continue
+        if paragraph:
+            lines += [*([".P"] if not lines[-1].startswith((".SH", ".P")) else []), prose(" ".join(paragraph))]
+            paragraph = []
         found = EXIT_LINE.match(line)
         if found:
             lines += item(f"\\fB{found.group(1)}\\fR", found.group(2))
-        elif line.startswith(" ") and line.strip():
-            lines += [".br", prose(line)]
         elif line.strip():
-            lines += [*([".P"] if not lines[-1].startswith((".SH", ".P")) else []), prose(line)]
+            lines += [".br", prose(line)]
     return lines
 
 

@@ -19,7 +19,9 @@ from heartgate.checks.findings import Finding
 from heartgate.checks.setup_model import Command, Facts, SetupPlan, State, Wish
 from heartgate.checks.setup_plan import make_plan
 from heartgate.cli import main as command
+from heartgate.cli.setup import RANK_DELAY_MAX_S
 from heartgate.cli.setup_apply import Run
+from heartgate.fencing import options as fencing_options
 from tests.unit import setup_world as world
 from tests.unit.setup_world import BARE, DONE, World, dump
 
@@ -335,7 +337,8 @@ def call(capsys: pytest.CaptureFixture[str], *words: str) -> Tuple[int, str]:
         ((HOST, "b", "--heartbeat", "a:b:c"), "write an interface"),
         ((HOST, "b", "--listen", "long"), "no number of seconds"),
         ((HOST, "b", "--with", "hands"), "invalid choice"),
-        ((HOST, "b", "--rank-delay", "-1"), "from 0 to 3600 seconds"),
+        ((HOST, "b", "--rank-delay", "0"), "from 1 to 600 seconds"),
+        ((HOST, "b", "--rank-delay", "601"), "from 1 to 600 seconds"),
         ((HOST, "b", "--rank-delay", "soon"), "invalid int"),
         ((HOST, "b", "--cluster-name", "a b"), "at most 15 letters"),
     ],
@@ -344,3 +347,7 @@ def test_bad_words_get_one_message(words: Tuple[str, ...], says: str, capsys: py
     code, told = call(capsys, *words)
     assert code == 2 and says in told, told
     assert len([line for line in told.splitlines() if "heartgate setup:" in line]) == 1
+
+
+def test_rank_delay_is_what_the_agent_takes() -> None:
+    assert RANK_DELAY_MAX_S == fencing_options.LONGEST_S

@@ -94,6 +94,12 @@ def test_pages_are_well_formed(pages: Dict[str, str], tmp_path: Path) -> None:
         assert (done.returncode, done.stdout + done.stderr) == (0, ""), name
 
 
+def test_a_paragraph_of_an_epilog_is_one_and_exit_codes_are_a_list() -> None:
+    made = manpages._epilog("One sentence that\ngoes on.\n\nAnother one.\n\nExit codes:\n  0  done\n  2  not", ".P")
+    assert made == [".P", "One sentence that goes on.", ".P", "Another one.", ".P", "Exit codes:",
+                    ".TP", "\\fB0\\fR", "done", ".TP", "\\fB2\\fR", "not"]  # fmt: skip
+
+
 def test_text_that_looks_like_a_request_is_text() -> None:
     assert manpages.prose(".SH no 'heading\\n") == "\\&.SH no \\(aqheading\\en"
     long = manpages.prose("word " * 15 + "...and so on")

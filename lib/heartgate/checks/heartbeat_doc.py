@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Iterable, List, Tuple
 
+from heartgate.checks import config_lint, spof_from_facts
 from heartgate.checks.direct_rule import LISTEN_S
+from heartgate.checks.findings import RuleInfo
 from heartgate.checks.heartbeat_rules import LINK_RULES, PLAN_RULES
 from heartgate.checks.link_rules import MODES
 
@@ -14,7 +16,8 @@ _HEAD = """\
 <!-- Generated: PYTHONPATH=lib python3 -m heartgate.checks.heartbeat_doc > docs/heartbeat-rules.md -->
 
 `heartgate check` looks at the facts of both nodes and says what is wrong, worst first, with what it saw and what to do.
-It changes nothing.
+It changes nothing. Beside the links it looks at the parts that they share, and at the configuration of the node on which it
+runs: [below](#the-configuration).
 
     heartgate check --peer nodeb                          asks the other node by ssh; both listen at the same time
     heartgate facts --listen 35 --output nodeb.json       on the other node, where there is no ssh between them ...
@@ -28,7 +31,7 @@ say), `--client` what clients use (default: the interface of the default route).
 
 | word | exit code | meaning |
 | --- | --- | --- |
-| error | 2 | The link does not do what a heartbeat is for. |
+| error | 2 | The link does not do what a heartbeat is for, or the configuration defeats the policy. |
 | unknown | 3 | It could not be looked at, and why. Unknown is neither good nor bad: nothing is guessed. |
 | warning | 1 | It works, and will fail sooner or with more than it should. |
 | note | 0 | Something that cannot be checked from here, or that a person should know. |
@@ -71,6 +74,21 @@ physical one is the host's to know.
 
 """
 
+_SPOF = """
+## Parts that links share
+
+What `heartgate spof` shows (`--svg FILE` draws it), as rules.
+
+"""
+
+_CONFIGURATION = """
+## The configuration
+
+Of the node on which it runs: run it on both. Read are corosync.conf, the CIB, what `drbdadm dump` and `drbdsetup show` say, the
+settings of SBD and of LIO. What is not there is not judged. The inequalities of [timeouts.md](timeouts.md) are rules of it too.
+
+"""
+
 _BONDS = """
 ## Bonds (B7)
 
@@ -82,16 +100,23 @@ def _table(head: Tuple[str, ...], rows: Iterable[Tuple[str, ...]]) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
+def _rules(infos: Iterable[RuleInfo]) -> str:
+    rows = [(f"`{info.rule}`", info.requirement or "-", info.severity.value, info.about) for info in infos]
+    return _table(("rule", "requirement", "at worst", "what it asks for"), rows)
+
+
 def render() -> str:
     """The whole document."""
-    infos = [rule.info for rule in LINK_RULES] + [rule.info for rule in PLAN_RULES]
-    rows = [(f"`{info.rule}`", info.requirement or "-", info.severity.value, info.about) for info in infos]
     modes = [("active-backup", "good", "one adapter at a time; the other takes over when the carrier is lost")]
     modes += [(mode, severity.value, why) for mode, (severity, why) in MODES.items()]
     return (
         _HEAD
         + "## The table\n\n"
-        + _table(("rule", "requirement", "at worst", "what it asks for"), rows)
+        + _rules([*(rule.info for rule in LINK_RULES), *(rule.info for rule in PLAN_RULES)])
+        + _SPOF
+        + _rules(spof_from_facts.RULES.values())
+        + _CONFIGURATION
+        + _rules(config_lint.RULES.values())
         + _BONDS
         + _table(("mode", "is", "because"), modes)
         + _DIRECT.rstrip("\n")

@@ -22,8 +22,8 @@ RULES: Mapping[str, RuleInfo] = table(
         "spof-all",
         Severity.ERROR,
         "A9",
-        "No single part carries all heartbeats and all sync links: its loss is the first case in which "
-        "seed 001 admits a split-brain; only fencing is left to decide it.",
+        "No single part carries all heartbeats and all sync links: without it the nodes can "
+        "neither agree nor replicate; only fencing is left to decide who goes on.",
     ),
     RuleInfo(
         "spof-heartbeat",

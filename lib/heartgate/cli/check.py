@@ -61,7 +61,7 @@ def sources() -> Tuple[Source, ...]:
 
 
 def add_arguments(commands: Any) -> None:
-    parser = commands.add_parser("check", help="the heartbeat links of this node and its peer against the rules")
+    parser = commands.add_parser("check", help="the heartbeat links of both nodes, and the configuration here, against the rules")
     describe(parser)
     parser.set_defaults(run=run)
 
@@ -69,8 +69,9 @@ def add_arguments(commands: Any) -> None:
 def describe(parser: argparse.ArgumentParser) -> None:
     """Which links, and where the peer's facts come from: for every command that looks at both nodes."""
     parser.description = (
-        "Checks the heartbeat links of this node and its peer against the rules (docs/heartbeat-rules.md). Changes nothing. "
-        "IF is an interface, or IF:PEER_IF where the peer's has another name."
+        "Checks the heartbeat links of this node and its peer, the parts that they share, and this node's configuration (Corosync, "
+        "Pacemaker's fencing, DRBD, SBD, LIO, time limits) against the rules (docs/heartbeat-rules.md, docs/timeouts.md). Changes "
+        "nothing. IF is an interface, or IF:PEER_IF where the peer's has another name."
     )
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 OK, COULD_NOT_LOOK = 0, 3
 MAX_LISTEN_S = 3600.0
 ASK_S = 5.0
+EPILOG = """Exit codes of facts:
+  0  printed
+  2  wrong arguments
+  3  could not look, or could not write; also: there is no interface of a name that was given (the rest is printed)"""
 
 
 class CouldNotLook(Exception):
@@ -22,7 +26,8 @@ class CouldNotLook(Exception):
 
 
 def add_arguments(commands: Any) -> None:
-    parser = commands.add_parser("facts", help="this node's interfaces and their surroundings, for check on the peer")
+    about = "this node's interfaces and their surroundings, for check on the peer"
+    parser = commands.add_parser("facts", help=about, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.set_defaults(run=run)
     parser.description = "Prints what this host's interfaces are and what is around them, as JSON. Changes nothing."
     parser.add_argument(

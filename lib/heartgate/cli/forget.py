@@ -18,8 +18,9 @@ LOOK_S, FORGET_S = 20.0, 60.0
 
 HELP = "guard a device no more, and remove what was kept of it on this node"
 EPILOG = """It shows the standing of the copy here, what the other nodes say, and what would be removed. When the copy here is
-blocked, unproven, deciding or solo, is in use, or when another node says that it is in sync with it, it asks for the name of
-this node, and does nothing before that. Run it on every node that held a replica.
+blocked, unproven, deciding or solo, is in use, when another node says that it is in sync with it, when a handler waits, or when
+what the record says may be out of date, it asks for the name of this node, and does nothing before that. Run it on every node
+that held a replica.
 
 Removed are the record and the configuration, the notes (flush, fencing, contacts), and the node attribute of Pacemaker. What
 `heartgate explain` tells stays. A replica-guard that is started afterwards starts as on a new node.

@@ -20,9 +20,9 @@ EPILOG = """Exit codes:
   0  list: every heartbeat works in both directions; add, remove, undo: done
   1  failed; nothing was changed, or it was put back
   2  wrong arguments, or a name that does not fit
-  3  list: something is down or unknown; add, remove: refused (--force, where it helps, is named)
+  3  list: something is down or unknown; add, remove: refused (--force, where it helps, is named); or done, and a node came or went
   4  Corosync does not run on this node
-  5  failed, and not everything could be put back: what is left to do is printed"""
+  5  not everything could be put back, or tidied up: what is left to do is printed"""
 
 
 def add_arguments(commands: Any) -> None:

@@ -22,8 +22,9 @@ EPILOG = """It shows the generations of the data, what is out of sync, when each
 lost; then it asks for the name of this node. Nothing is done before that. Run it on the node whose copy is to be kept, and
 only when the others certainly do not serve: switched off, or blocked or unproven as their own `heartgate status` says.
 
-It is refused when heartgated does not run here, when another node can be heard that serves or is deciding, when the replica
-here cannot be used (half resynced, detached), and when the replication is connected to a node that cannot be heard.
+It is refused when heartgated does not run here or cannot write the record, when this node serves or is deciding, when another
+node can be heard that serves or is deciding, when the replica here cannot be used (half resynced, detached), and when the
+replication is connected to a node that cannot be heard.
 
 Exit codes:
   0  done: this node may serve

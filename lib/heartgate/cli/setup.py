@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 OK, STOPPED, WRONG, REFUSED = 0, 1, 2, 3
 INSTALLED = ("pcs", "crmsh")
+RANK_DELAY_MAX_S = 600  # as fence_heartgate takes it; a test compares
 FREE = (
     "confirm_timeout",
     "on_blocked_promoted",
@@ -70,7 +71,7 @@ def _of_links(group: Any) -> None:
         "--heartbeat", action="append", default=[], metavar="IF", help="a heartbeat interface (default: Corosync's links)"
     )
     group.add_argument(
-        "--sync", action="append", default=[], metavar="IF", help="carries replication (default: what DRBD says)"
+        "--sync", action="append", default=[], metavar="IF", help="carries replication (default: what DRBD and heartgated say)"
     )
     group.add_argument("--client", metavar="IF", help="the interface that clients use (default: the one of the default route)")
     group.add_argument("--no-sync-heartbeat", action="store_true", help="do not make the sync network the last Corosync link")
@@ -239,8 +240,8 @@ def fence_devices(words: Sequence[str], nodes: Sequence[str]) -> Dict[str, Tuple
 def _sensible(options: argparse.Namespace) -> None:
     """Before half a minute is spent with listening."""
     delay, name = options.rank_delay, options.cluster_name
-    if delay is not None and not 0 <= delay <= 3600:
-        raise WrongArguments(f"--rank-delay {delay}: from 0 to 3600 seconds")
+    if delay is not None and not 1 <= delay <= RANK_DELAY_MAX_S:
+        raise WrongArguments(f"--rank-delay {delay}: from 1 to {RANK_DELAY_MAX_S} seconds")
     if not re.match(r"[A-Za-z0-9_-]{1,15}\Z", name):
         raise WrongArguments(f"--cluster-name {name!r:.80}: at most 15 letters, digits, '-' and '_'")
     _tool(options.tool)
