@@ -159,7 +159,9 @@ WRONG: Dict[str, StatusFacts] = {
     "heartbeat-interface": with_daemon(interfaces=(Interface("beat", "hb0", "lost", "hb0 has no carrier"),)),
     "isolation-policy": with_device(live={"on_isolation": "freeze"}),
     "bias-not-agreed": with_device(live={"on_isolation": "bias", "bias_wanted": "nodea"}),
-    "flush-failed": with_device(flush=Flush(0, (("filesystem:/srv", False, "no answer"),)), shown="solo", standing="solo"),
+    "flush-failed": with_device(
+        live={"peers": {"nodeb": PeerWord("blocked", 4, "outdated", "secondary")}},
+        flush=Flush(0, (("filesystem:/srv", False, "no answer"),)), shown="solo", standing="solo"),
     "fence-pending": with_pacemaker(fencings=(replace(FAILED, status="pending"),)),
     "fence-gate": with_cib(('devices="gate,power" target="nodeb"', 'devices="power" target="nodeb"')),
     "fence-gate-first": with_cib(('devices="gate,power" target="nodeb"', 'devices="power,gate" target="nodeb"')),
@@ -221,7 +223,7 @@ ONLY = {  # what follows from the one thing that is wrong; every other situation
     "fence-race": {"fence-gate"},
     "drbd-fencing": set(),
     "config-unknown": set(),
-    "flush-failed": set(),
+    "flush-failed": {"replica-resyncing"},
     "replica-unproven": set(),
 }
 
@@ -394,6 +396,18 @@ FROZEN = st.sampled_from([False, True, None])
 OTHER = st.one_of(st.none(), st.tuples(WORDS, DISKS, ROLES))
 
 
+def test_a_primary_that_serves_from_the_other_nodes_disk() -> None:
+    """The loss of that node would end the service, although it could be moved there."""
+    peers = {"nodeb": PeerWord("synced", 4, "uptodate", "secondary")}
+    live = {"peers": peers, "links": {"nodeb": SyncLink("up", "unknown")}, "role": "primary", "frozen": False}
+    assert report(with_device(live={**live, "disk": "uptodate"})).health is PROTECTED
+    assert report(with_device(live={**live, "disk": "uptodate"}, standing="solo", shown="solo")).health is AT_RISK
+    for disk in ("outdated", "diskless", "failed"):
+        made = report(with_device(live={**live, "disk": disk}))
+        assert made.health is AT_RISK and made.serving[0].state is Served.SERVED, made
+        assert [each.ident for each in made.reasons] == ["replica-not-uptodate"]
+
+
 @given(WORDS, DISKS, ROLES, FROZEN, OTHER, LINKS, st.booleans(), STATES, st.booleans())
 def test_good_words_are_said_only_of_what_is_seen_to_be_good(
     standing: str, disk: str, role: str, frozen: Any, other: Any, link: str, reachable: bool, beat: Any, known: bool
@@ -408,7 +422,8 @@ def test_good_words_are_said_only_of_what_is_seen_to_be_good(
     (now,) = made.serving
     if made.health in (PROTECTED, DEGRADED):
         assert other is not None and reachable and known and link == "up"
-        assert (standing, other[0], disk, other[1], frozen) == ("synced", "synced", "uptodate", "uptodate", False)
+        assert (standing, other[0], disk, other[1]) == ("synced", "synced", "uptodate", "uptodate")
+        assert frozen is False or (frozen, role) == (None, "secondary")
         assert "unknown" not in (role, other[2]) and (role, other[2]) != ("primary", "primary")
         assert now.state in (Served.SERVED, Served.READY)
     if now.state is Served.SERVED:

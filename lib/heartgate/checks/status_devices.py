@@ -152,19 +152,27 @@ def _promoted(facts: StatusFacts, device: Device) -> Tuple[str, ...]:
 
 
 def spare(facts: StatusFacts, device: Device) -> bool:
-    """Whether a replica beside the one that serves could take over now."""
+    """Whether any one replica may be lost now: another one could take over, or goes on. A Primary whose own disk is not up to
+    date (DRBD reads and writes through the peer then) goes on with nothing; where one serves alone the others are left out,
+    whatever they still say."""
     if device.live is None:
         return False
-    fine = [row for row in rows(facts, device) if _could_serve(facts, device, device.live, row)]
-    now = serving(facts, device)
-    if now.state is Served.SERVED:
-        return any(row.node not in now.nodes for row in fine)
-    return len(fine) > 1
+    found, now = rows(facts, device), serving(facts, device)
+    fine = [row for row in found if _could_serve(facts, device, device.live, row)]
+    if now.state is not Served.SERVED:
+        return len(fine) > 1
+    servers, others = ([row for row in found if row.node in now.nodes], [row for row in fine if row.node not in now.nodes])
+    if any(row.standing == "solo" for row in servers):
+        return False
+    carries = any(row.disk == "uptodate" and _heard(facts, row.node) for row in servers)
+    return len(others) > (0 if carries else 1)
 
 
 def _could_serve(facts: StatusFacts, device: Device, live: Live, row: Replica) -> bool:
     """For all that is known: its data is good, it is connected and heard, and Pacemaker would promote it."""
-    if row.standing != "synced" or row.disk != "uptodate" or _frozen(row, live):
+    if row.standing != "synced" or row.disk != "uptodate" or row.role == "unknown":
+        return False
+    if _frozen(row, live) or _maybe_frozen(row, live):
         return False
     connected = row.sync == "up" if row.source == "heard" else any(link.link == "up" for link in live.links.values())
     return connected and _heard(facts, row.node) and _would_promote(facts, device, row.node)
