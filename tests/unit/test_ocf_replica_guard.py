@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping
+from typing import Any, Dict, Iterator, List, Mapping
 from xml.etree import ElementTree
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heartgate.daemon import params
+from heartgate.ocf import heartbeat_link, replica_guard, thin_client
 from heartgate.ocf.metadata import generated
 from heartgate.ocf.replica_guard_table import PARAMETERS
 from tests.unit.test_daemon_fakes import PARAMS, Bench
@@ -91,6 +93,19 @@ def test_bad_parameters_name_parameter_and_remedy(changes: Dict[str, str], parts
 def test_any_text_is_a_value_or_a_problem(raw: Dict[str, str]) -> None:
     found, wrong = params.parse(raw)
     assert (found is None) == bool(wrong)
+
+
+@pytest.mark.parametrize("agent", [replica_guard, heartbeat_link])
+def test_what_the_start_of_the_daemon_takes_is_no_more_for_the_answer(monkeypatch: pytest.MonkeyPatch, agent: Any) -> None:
+    """Pacemaker kills a start after 60 s, and nobody is told why then; `heartgate budget` counts on 50 s in all."""
+    timeouts: List[float] = []
+    monkeypatch.setattr(agent, "_validate", lambda local: 0)
+    monkeypatch.setattr(agent, "ensure_daemon", lambda: not time.sleep(1.1))
+    monkeypatch.setattr(thin_client.client, "ask", lambda line, timeout_s: timeouts.append(timeout_s) or b'{"ok":true}')
+    assert agent.start() == 0
+    (timeout_s,) = timeouts
+    assert 0 < timeout_s <= thin_client.REGISTER_S - 1.1
+    assert thin_client.REGISTER_S - thin_client.START_S >= 20, "too little is left"
 
 
 # --- metadata

@@ -5,6 +5,7 @@
 
 import os
 import sys
+import time
 
 from heartgate.daemon import client
 from heartgate.ocf import codes
@@ -64,9 +65,10 @@ def start() -> int:
     code = _validate(local=False)
     if code != codes.SUCCESS:
         return code
+    began = time.monotonic()
     if not ensure_daemon():
         return codes.GENERIC
-    return _told(_call("link-register"))
+    return _told(_call("link-register", time.monotonic() - began))
 
 
 def stop() -> int:
@@ -106,10 +108,10 @@ def _validate(local: bool) -> int:
 # --- the daemon
 
 
-def _call(op: str) -> "dict[str, object]":
+def _call(op: str, spent_s: float = 0.0) -> "dict[str, object]":
     from heartgate.daemon.link_params import DEFAULTS
 
-    return call({"op": op, "resource": resource()}, DEFAULTS)
+    return call({"op": op, "resource": resource()}, DEFAULTS, spent_s)
 
 
 def _told(answer: "dict[str, object]") -> int:

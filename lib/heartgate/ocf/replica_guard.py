@@ -5,6 +5,7 @@ needed.
 """
 
 import os
+import time
 
 from heartgate.daemon import client
 from heartgate.ocf import codes
@@ -44,9 +45,10 @@ def start() -> int:
     code = _validate(local=False)
     if code != codes.SUCCESS:
         return code
+    began = time.monotonic()
     if not ensure_daemon():
         return codes.GENERIC
-    return told(_call("register"), _error)
+    return told(_call("register", time.monotonic() - began), _error)
 
 
 def stop() -> int:
@@ -90,10 +92,10 @@ def _validate(local: bool) -> int:
 # --- the daemon
 
 
-def _call(op: str) -> "dict[str, object]":
+def _call(op: str, spent_s: float = 0.0) -> "dict[str, object]":
     from heartgate.daemon.params import DEFAULTS
 
-    return call({"op": op}, DEFAULTS)
+    return call({"op": op}, DEFAULTS, spent_s)
 
 
 def _error(text: str) -> None:
