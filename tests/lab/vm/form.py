@@ -199,7 +199,10 @@ def adjust_drbd(nodes: Mapping[str, Machine], *, handlers: bool, net: Mapping[st
 
 
 def use_resource_file(node: Machine, content: str) -> None:
-    node.put(f"/etc/drbd.d/{RESOURCE}.res", content)
+    place = f"/etc/drbd.d/{RESOURCE}.res"
+    node.put(place, content)
+    node.run(["sync", place, "/etc/drbd.d"])  # a node that is shot soon would come back with the old limits: two that differ in
+    # connect-int (10 s and 1 s) hardly ever connect, since one gives up before the other one looks
     outcome = node.run(["drbdadm", "adjust", RESOURCE], check=False)
     if outcome.rc != 0:
         raise LabError(f"{node.name}: drbdadm adjust ended with {outcome.rc}: {outcome.stderr}")
