@@ -39,6 +39,8 @@ GROUPS = (
     Group("packaging", "*.preset", "usr/lib/systemd/system-preset"),
     Group("packaging", "heartgate.catalog", "usr/lib/systemd/catalog"),
     Group("packaging", "status.schema.json", "usr/share/heartgate"),
+    Group("docs", "*.md", "usr/share/doc/heartgate/docs"),  # what messages name as docs/NAME.md
+    Group(".", "README.md", "usr/share/doc/heartgate"),
     Group("packaging", "heartgate.res", "usr/share/doc/heartgate/examples"),
     Group("packaging", "options.ttyS0", "usr/share/doc/heartgate/examples"),
 )

@@ -38,6 +38,7 @@ FILES = (
         "pcs alert create path=/usr/lib/heartgate/pacemaker-alert id=heartgate, or crm configure alert heartgate "
         "/usr/lib/heartgate/pacemaker-alert select fencing.",
     ),
+    ("/usr/share/doc/heartgate/docs/", "The pages that messages and help texts name as docs/NAME.md."),
     ("/usr/share/doc/heartgate/examples/heartgate.res", "What DRBD's configuration needs."),
 )
 EXIT_LINE = re.compile(r"^\s{1,4}(\d+)\s{2,}(\S.*)$")
