@@ -30,7 +30,8 @@ class Script:
     def __init__(self, directory: Path, agent: str, shell: str) -> None:
         self.directory, self.agent = directory, agent
         self.path, self.body, self.metadata = directory / agent, directory / "ocf-agent", directory / "metadata.xml"
-        self._argv = SHELLS[shell]
+        program, *options = SHELLS[shell]
+        self._argv = [shutil.which(program) or program, *options]
         self._text = (ROOT / "agents" / agent).read_text(encoding="ascii")
         self.body.write_text(STUB)
         self.metadata.write_text("<resource-agent/>\n")
