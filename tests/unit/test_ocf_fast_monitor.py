@@ -261,7 +261,7 @@ def spoilt() -> Dict[str, str]:
 
 @pytest.mark.parametrize("what", sorted(spoilt()))
 def test_a_file_that_is_not_whole_or_not_ours(node: Node, what: str) -> None:
-    node.file.write_text(spoilt()[what], newline="")
+    node.file.write_bytes(spoilt()[what].encode("ascii"))
     assert not node.monitor()
 
 
