@@ -255,16 +255,21 @@ class Upgrade:
         if broken != "absent":
             self.repair()
             self._module.write_text(broken)
-        text = (ROOT / "agents" / agent).read_text()
+        body = directory / "ocf-agent"
+        text = (ROOT / "agents" / "common" / "ocf-agent").read_text()
         assert "left_s = 6.0" in text
-        self.path.write_text(text.replace(DEBIAN_LIBRARY, str(self.library)))
+        body.write_text(text.replace(DEBIAN_LIBRARY, str(self.library)))
+        script = (ROOT / "agents" / agent).read_text()
+        assert INSTALLED_BODY in script
+        self.path.write_text(script.replace(INSTALLED_BODY, str(body)))
         self.path.chmod(0o755)
+        self._body = body
 
     def repair(self) -> None:
         shutil.copytree(ROOT / "lib" / "heartgate", self.library / "heartgate", dirs_exist_ok=True)
 
     def impatient(self) -> None:
-        self.path.write_text(self.path.read_text().replace("left_s = 6.0", "left_s = 0.5"))
+        self._body.write_text(self._body.read_text().replace("left_s = 6.0", "left_s = 0.5"))
 
     def run(self, action: str) -> subprocess.CompletedProcess[str]:
         environment = {"OCF_RESKEY_device": "r0", "OCF_RESKEY_interface": "hb0", "PATH": os.environ["PATH"]}
@@ -272,6 +277,7 @@ class Upgrade:
 
 
 DEBIAN_LIBRARY = "/usr/lib/python3/dist-packages"
+INSTALLED_BODY = "/usr/lib/heartgate/ocf-agent"
 BROKEN = {
     "absent": 5,
     "from heartgate.daemon.client import what_comes_with_the_next_version": 1,
