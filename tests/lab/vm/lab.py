@@ -124,7 +124,7 @@ class VmLab:
             form.on_each(lab.nodes, Machine.resume)
             for node in lab.nodes.values():
                 node.ask_hello()
-                node.wait_boot(timeout_s=20)
+                node.wait_boot(timeout_s=120)
         except BaseException:
             lab.down()
             raise
