@@ -251,8 +251,8 @@ def recorded_too(directory: Path, *arguments: str, stdin: bytes = b"") -> Tuple[
 @pytest.mark.req("E7", "E1")
 def test_a_blocked_node_refuses_and_records_why(tmp_path: Path) -> None:
     left_on_disk(tmp_path, Standing.BLOCKED)
-    done, entry = recorded_too(tmp_path, "-o", "off", "-n", "nodeb", "--rank-delay=60")
-    assert done.rc == 1 and done.elapsed_s < 60 and entry["HEARTGATE_TURN"] == "at_once"
+    done, entry = recorded_too(tmp_path, "-o", "off", "-n", "nodeb")
+    assert done.rc == 1 and entry["HEARTGATE_TURN"] == "at_once"
     assert done.err == ("fence_heartgate: nodeb is not shot: r0 is blocked on this node, and the data of nodeb may be the "
                         "better one (rule data)\n")  # fmt: skip
     assert entry["HEARTGATE_RULE"] == "data" and entry["HEARTGATE_NODE"] == "nodeb" and entry["HEARTGATE_SOURCE"] == "disk"
