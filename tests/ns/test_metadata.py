@@ -107,7 +107,7 @@ def test_ocf_tester_has_the_one_complaint_that_it_has_of_pacemakers_own(cluster:
 
 
 def test_metadata_costs_less_than_that_of_ping(cluster: NsCluster) -> None:
-    """Only a file is printed, by `cat`. In turns, so that a busy moment hits both; the least of each is what it costs undisturbed."""
+    """Only a file is printed, by `cat`. In turns, so that a busy moment hits both; the least of each counts."""
     script = (
         'i=0; while [ $i -lt 21 ]; do for agent in "$@"; do s=$(date +%s%N); "$agent" meta-data >/dev/null; e=$(date +%s%N); '
         'echo "$agent $((e - s))"; done; i=$((i + 1)); done'
