@@ -14,7 +14,9 @@ from typing import Dict, Iterator, NamedTuple, Tuple
 ROOT = Path(__file__).resolve().parents[1]
 DEBIAN_LIBRARY = "/usr/lib/python3/dist-packages"
 PRIVATE_LIBRARY = "/usr/share/heartgate/python"
-SHEBANG = "#!/usr/bin/python3"
+PYTHON = "/usr/bin/python3"
+SHEBANG = f"#!{PYTHON}"
+SHELL = "#!/bin/sh\n"
 
 
 class Group(NamedTuple):
@@ -34,11 +36,14 @@ GROUPS = (
     Group("fence", "fence_*", "usr/sbin", 0o755),
     Group("agents", "*", "usr/lib/ocf/resource.d/heartgate", 0o755),
     Group("agents/handlers", "*", "usr/lib/heartgate", 0o755),
+    Group("agents/common", "*", "usr/lib/heartgate", 0o755),
     Group("ocf-metadata", "*.xml", "usr/share/heartgate/ocf-metadata"),
     Group("packaging", "*.service", "usr/lib/systemd/system"),
     Group("packaging", "*.preset", "usr/lib/systemd/system-preset"),
     Group("packaging", "heartgate.catalog", "usr/lib/systemd/catalog"),
     Group("packaging", "status.schema.json", "usr/share/heartgate"),
+    Group("docs", "*.md", "usr/share/doc/heartgate/docs"),  # what messages name as docs/NAME.md
+    Group(".", "README.md", "usr/share/doc/heartgate"),
     Group("packaging", "heartgate.res", "usr/share/doc/heartgate/examples"),
     Group("packaging", "options.ttyS0", "usr/share/doc/heartgate/examples"),
 )
@@ -52,7 +57,7 @@ class Installed(NamedTuple):
     content: bytes
 
 
-def files(library: str = DEBIAN_LIBRARY, interpreter: str = "/usr/bin/python3") -> Iterator[Installed]:
+def files(library: str = DEBIAN_LIBRARY, interpreter: str = PYTHON) -> Iterator[Installed]:
     """All of them, in a fixed order. library: where Python's modules go; interpreter: what runs the executables."""
     for group in GROUPS:
         target = group.target.replace(LIBRARY, library.strip("/"))
@@ -69,8 +74,13 @@ def files(library: str = DEBIAN_LIBRARY, interpreter: str = "/usr/bin/python3") 
 
 
 def executable(path: Path, content: bytes, library: str, interpreter: str) -> bytes:
-    """With the place of the library and of Python. Raises ValueError when it does not name them."""
+    """With the place of the library and of Python; a script of the shell has Python's place alone. Raises ValueError when it does
+    not name them."""
     text = content.decode("utf-8")
+    if text.startswith(SHELL):
+        if text.count(f"{PYTHON}\n") != 1:
+            raise ValueError(f"{path} must end one line with {PYTHON}, so that every package can place it")
+        return text.replace(f"{PYTHON}\n", f"{interpreter}\n").encode("utf-8")
     if not text.startswith(SHEBANG) or text.count(f'"{DEBIAN_LIBRARY}"') != 1:
         raise ValueError(f'{path} must start with {SHEBANG} and name "{DEBIAN_LIBRARY}" once, so that every package can place it')
     text = text.replace(SHEBANG, f"#!{interpreter}", 1).replace(f'"{DEBIAN_LIBRARY}"', f'"{library}"')
@@ -95,7 +105,7 @@ def compressed(text: str) -> bytes:
     return gzip.compress(text.encode("utf-8"), 9, mtime=0)
 
 
-def stage(tree: Path, library: str = DEBIAN_LIBRARY, interpreter: str = "/usr/bin/python3") -> int:
+def stage(tree: Path, library: str = DEBIAN_LIBRARY, interpreter: str = PYTHON) -> int:
     """Put everything under `tree`. Returns its size in bytes."""
     size = 0
     for item in files(library, interpreter):

@@ -31,6 +31,7 @@ PROGRAMS: Tuple[Tuple[Callable[..., object], str], ...] = (
 FILES = (
     ("/var/lib/heartgate/", "What this node has promised and decided, a record for each device. They survive reboots."),
     ("/run/heartgate/control.sock", "The daemon's socket, for root alone."),
+    ("/run/heartgate/well-RESOURCE", "That all is well with this heartbeat-link: its next monitors read it and start no program."),
     ("/run/heartgate-alert/socket", "For Pacemaker's alert agent alone (group haclient). What comes in there proves nothing."),
     (
         "/usr/lib/heartgate/pacemaker-alert",
@@ -38,6 +39,7 @@ FILES = (
         "pcs alert create path=/usr/lib/heartgate/pacemaker-alert id=heartgate, or crm configure alert heartgate "
         "/usr/lib/heartgate/pacemaker-alert select fencing.",
     ),
+    ("/usr/share/doc/heartgate/docs/", "The pages that messages and help texts name as docs/NAME.md."),
     ("/usr/share/doc/heartgate/examples/heartgate.res", "What DRBD's configuration needs."),
 )
 EXIT_LINE = re.compile(r"^\s{1,4}(\d+)\s{2,}(\S.*)$")

@@ -82,7 +82,7 @@ class NsCluster:
     def standing(self, node: str) -> str:
         return str(self.status(node).get("standing", "")) if self.nodes[node].powered() else ""
 
-    def wait_standing(self, node: str, *standings: str, timeout_s: float = 20.0) -> str:
+    def wait_standing(self, node: str, *standings: str, timeout_s: float = 60.0) -> str:
         def reached() -> Optional[str]:
             try:
                 now = self.standing(node)
@@ -92,14 +92,14 @@ class NsCluster:
 
         return wait_until(f"{node} to be {' or '.join(standings)}", reached, timeout_s=timeout_s)
 
-    def wait_synced(self, timeout_s: float = 40.0) -> None:
+    def wait_synced(self, timeout_s: float = 60.0) -> None:
         for node in NODES:
             self.wait_standing(node, "synced", timeout_s=timeout_s)
 
     def acks(self, node: Optional[str] = None, since: float = 0.0) -> List[Any]:
         return [r for r in self.lab.records if r.at_s >= since and node in (None, r.node)]
 
-    def wait_served_by(self, node: str, *, since: float, timeout_s: float = 40.0, count: int = 10) -> None:
+    def wait_served_by(self, node: str, *, since: float, timeout_s: float = 60.0, count: int = 10) -> None:
         wait_until(f"{node} to serve", lambda: len(self.acks(node, since)) >= count, timeout_s=timeout_s)
 
     def daemon_pid(self, node: str) -> str:
@@ -111,7 +111,7 @@ class NsCluster:
     def judge(self) -> None:
         """Healed, both copies hold every acknowledged record, and no two writers at a time."""
         self.wait_synced()
-        host.wait_connected(self.lab, timeout_s=20)
+        host.wait_connected(self.lab, timeout_s=60)
         for node in NODES:
             lacking = host.missing(self.lab, node)
             assert not lacking, f"{node} lacks {len(lacking)} acknowledged records, first {lacking[0]}"

@@ -147,7 +147,7 @@ class HeartbeatLab:
             node.run(["rm", "-f", KEPT])
         self.a.run(["corosync-cfgtool", "-R"])
         both = {0: True, 1: True}
-        wait_until("both links", lambda: self.links() == (both, both), timeout_s=15)
+        wait_until("both links", lambda: self.links() == (both, both), timeout_s=60)
 
     # --- traffic
 
@@ -156,7 +156,7 @@ class HeartbeatLab:
         for node in (self.a, self.b):
             node.spawn(["/usr/bin/python3", "/root/traffic.py"])
         for node in (self.a, self.b):
-            wait_until("traffic", lambda node=node: self.traffic(node).get("heard", 0) > 20, timeout_s=15)  # type: ignore[misc]
+            wait_until("traffic", lambda node=node: self.traffic(node).get("heard", 0) > 20, timeout_s=60)  # type: ignore[misc]
 
     def stop_traffic(self) -> None:
         for node in (self.a, self.b):

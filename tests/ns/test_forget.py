@@ -31,7 +31,7 @@ def rules_of_the_attribute(cluster: NsCluster) -> List[str]:
 
 
 def goes_on(cluster: NsCluster) -> None:
-    cluster.wait_served_by("nodea", since=time.monotonic(), timeout_s=20)
+    cluster.wait_served_by("nodea", since=time.monotonic(), timeout_s=60)
 
 
 def guard_runs(cluster: NsCluster, node: str) -> bool:
@@ -47,7 +47,7 @@ def test_other_nodes_are_refused_and_the_service_goes_on(cluster: NsCluster) -> 
         shown = cluster.nodes["nodea"].run(["sh", "-c", "cat /var/log/pacemaker/pacemaker.log; crm_mon -1 -r"], check=False).stdout
         return shown if "the record of r0 on this node is for the nodes nodea nodeb" in shown else ""
 
-    wait_until("the reason in Pacemaker's log", said, timeout_s=30)
+    wait_until("the reason in Pacemaker's log", said, timeout_s=60)
     time.sleep(3)
     for node in NODES:
         status = cluster.status(node)
@@ -56,7 +56,7 @@ def test_other_nodes_are_refused_and_the_service_goes_on(cluster: NsCluster) -> 
     pcs(cluster, "resource", "update", "guard", "priorities=nodea:1 nodeb:2", check=False)
     pcs(cluster, "resource", "cleanup", "guard", check=False)
     for node in NODES:
-        wait_until(f"the guard on {node}", lambda node=node: guard_runs(cluster, node), timeout_s=40)  # type: ignore[misc]
+        wait_until(f"the guard on {node}", lambda node=node: guard_runs(cluster, node), timeout_s=60)  # type: ignore[misc]
     goes_on(cluster)
     cluster.judge()
 
@@ -69,7 +69,7 @@ def test_forgotten_and_guarded_anew_under_a_service(cluster: NsCluster) -> None:
         pcs(cluster, "constraint", "delete", each)
     pcs(cluster, "resource", "delete", "guard")
     for node in NODES:
-        wait_until(f"the guard's stop on {node}", lambda node=node: not guard_runs(cluster, node), timeout_s=40)  # type: ignore[misc]
+        wait_until(f"the guard's stop on {node}", lambda node=node: not guard_runs(cluster, node), timeout_s=60)  # type: ignore[misc]
     printed = forget(cluster, "nodeb")
     assert "exit 1" in printed and "nodea says that it is synced and in sync with this copy" in printed
     assert cluster.standing("nodeb") == "synced"

@@ -28,7 +28,7 @@ def clean(cluster: NsCluster) -> Iterator[None]:
         node.run(["ip", "link", "del", "mv0"], check=False)
         for resource in ("beat0", "beat1", "byhand"):
             agent(node, "stop", resource=resource)
-    wait_until("Corosync to use both links again", lambda: all(map(connected, cluster.nodes.values())), timeout_s=20)
+    wait_until("Corosync to use both links again", lambda: all(map(connected, cluster.nodes.values())), timeout_s=60)
 
 
 def connected(node: NsNode) -> bool:
@@ -44,9 +44,9 @@ def agent(node: NsNode, action: str, resource: str = "byhand", interval: str = "
     return node.run(["env", *ours, *words, AGENT, action], check=False, timeout_s=60)
 
 
-def create(cluster: NsCluster, resource: str = "beat0", *words: str, interface: str = "hb0") -> None:
+def create(cluster: NsCluster, resource: str = "beat0", *words: str, interface: str = "hb0", monitor_s: int = 2) -> None:
     argv = ["pcs", "resource", "create", resource, NAME, f"interface={interface}", *words,
-            "op", "monitor", "interval=2s", "clone"]  # fmt: skip
+            "op", "monitor", f"interval={monitor_s}s", "clone"]  # fmt: skip
     cluster.nodes["nodea"].run(argv, timeout_s=60)
 
 
@@ -56,7 +56,7 @@ def attribute(asked: NsNode, of: str, name: str = ATTRIBUTE) -> str:
     return done.stdout.partition('value="')[2].partition('"')[0]
 
 
-def wait_attribute(asked: NsNode, of: str, value: str, timeout_s: float = 20.0) -> float:
+def wait_attribute(asked: NsNode, of: str, value: str, timeout_s: float = 60.0) -> float:
     started = time.monotonic()
     wait_until(f"{of}'s {ATTRIBUTE} to be {value!r}", lambda: attribute(asked, of) == value, timeout_s=timeout_s, interval_s=0.01)
     return time.monotonic() - started
@@ -68,32 +68,41 @@ def started_on(cluster: NsCluster, resource: str = "beat0") -> List[str]:
 
 
 def running(cluster: NsCluster, resource: str = "beat0") -> None:
-    wait_until("the clone to run on both", lambda: started_on(cluster, resource) == list(NODES), timeout_s=40)
+    wait_until("the clone to run on both", lambda: started_on(cluster, resource) == list(NODES), timeout_s=60)
 
 
 @pytest.mark.req("B1", "C1")
 def test_a_pulled_cable_is_an_attribute_on_the_other_node(cluster: NsCluster) -> None:
-    create(cluster)
+    """By the event: Pacemaker's next monitor is minutes away."""
+    monitor_s = 240
+    create(cluster, monitor_s=monitor_s)
     running(cluster)
     for asked in cluster.nodes.values():
         for of in NODES:
             wait_attribute(asked, of, "1")
     cluster.lab.cut("hb0")
-    seconds = wait_attribute(cluster.nodes["nodeb"], "nodea", "0")
+    seconds = wait_attribute(cluster.nodes["nodeb"], "nodea", "0", timeout_s=monitor_s)
     wait_attribute(cluster.nodes["nodea"], "nodeb", "0")
     print(f"carrier lost on nodea, seen on nodeb after {seconds:.2f} s")
-    assert seconds < 1.0
+    assert seconds < monitor_s / 4
     # In the CIB after the dampening; and nothing was stopped.
     query = ["crm_attribute", "--type", "status", "--node", "nodea", "--name", ATTRIBUTE, "--query", "--quiet"]
-    wait_until("the CIB", lambda: cluster.nodes["nodeb"].run(query, check=False).stdout.strip() == "0", timeout_s=5)
+    wait_until("the CIB", lambda: cluster.nodes["nodeb"].run(query, check=False).stdout.strip() == "0", timeout_s=60)
     result = wait_monitor(cluster.nodes["nodea"], DEGRADED)
     assert "hb0 has no carrier" in result.stderr and started_on(cluster) == list(NODES)
-    shown = wait_until("crm_mon to tell", lambda: _shown(cluster, "hb0 has no carrier"), timeout_s=15)
-    assert "DEGRADED" in shown.upper(), shown
-    assert started_on(cluster) == list(NODES)
     cluster.lab.mend("hb0")
     wait_attribute(cluster.nodes["nodeb"], "nodea", "1")
     assert wait_monitor(cluster.nodes["nodea"], OK).stderr == ""
+
+
+@pytest.mark.req("B1", "C1")
+def test_pacemakers_own_monitor_finds_a_pulled_cable_degraded(cluster: NsCluster) -> None:
+    create(cluster)
+    running(cluster)
+    cluster.lab.cut("hb0")
+    shown = wait_until("crm_mon to tell", lambda: _shown(cluster, "hb0 has no carrier"), timeout_s=60)
+    assert "DEGRADED" in shown.upper(), shown
+    assert started_on(cluster) == list(NODES)
 
 
 def _shown(cluster: NsCluster, text: str) -> str:
@@ -107,7 +116,7 @@ def wait_monitor(node: NsNode, code: int, resource: str = "beat0", **parameters:
         assert result.rc in (OK, ERROR, DEGRADED), result
         return result if result.rc == code else None
 
-    found = wait_until(f"a monitor with {code}", reached, timeout_s=20, interval_s=0.3)
+    found = wait_until(f"a monitor with {code}", reached, timeout_s=60, interval_s=0.3)
     assert isinstance(found, Result)
     return found
 
@@ -117,8 +126,8 @@ def test_an_interface_that_is_not_fit_is_refused_here_and_only_here(cluster: NsC
     first = cluster.nodes["nodea"]
     first.run(["ip", "link", "add", "mv0", "link", "hb0", "type", "macvlan"])
     create(cluster)
-    wait_until("the clone to run on nodeb", lambda: started_on(cluster) == ["nodeb"], timeout_s=40)
-    shown = wait_until("the failure", lambda: _shown(cluster, "mv0"), timeout_s=20)
+    wait_until("the clone to run on nodeb", lambda: started_on(cluster) == ["nodeb"], timeout_s=60)
+    shown = wait_until("the failure", lambda: _shown(cluster, "mv0"), timeout_s=60)
     assert "beat0 start on nodea returned 'invalid parameter'" in shown and "start on nodeb" not in shown, shown
     result = agent(first, "start", interface="hb0")
     assert result.rc == ARGS, result
@@ -174,7 +183,7 @@ def test_one_way_loss_is_told_with_carrier_on(cluster: NsCluster) -> None:
     cluster.lab.cut("hb1", node="nodea", direction="in")
     result = wait_monitor(node, DEGRADED, "byhand")
     assert "nodeb" in result.stderr and "heard over another link" in result.stderr, result
-    wait_until("the direction", lambda: "receiving down" in agent(node, "monitor").stderr, timeout_s=10, interval_s=1.5)
+    wait_until("the direction", lambda: "receiving down" in agent(node, "monitor").stderr, timeout_s=60, interval_s=1.5)
     assert attribute(node, "nodea", "heartgate-link-hb1") == "1"  # the carrier is on
 
 
@@ -182,15 +191,15 @@ def test_on_loss_fail_and_a_killed_daemon(cluster: NsCluster) -> None:
     node = cluster.nodes["nodea"]
     parameters = {"interface": "nodea:hb0 nodeb:hb0", "on_loss": "fail", "dampen": "0", "name": "beat"}
     assert agent(node, "start", **parameters).rc == OK
-    wait_until("the attribute", lambda: attribute(node, "nodea", "beat") == "1", timeout_s=5)
+    wait_until("the attribute", lambda: attribute(node, "nodea", "beat") == "1", timeout_s=60)
     pid = cluster.daemon_pid("nodea")
     node.run(["kill", "-9", pid])
     cluster.lab.cut("hb0")
-    wait_until("the next daemon to tell", lambda: attribute(node, "nodea", "beat") == "0", timeout_s=10)
+    wait_until("the next daemon to tell", lambda: attribute(node, "nodea", "beat") == "0", timeout_s=60)
     assert cluster.daemon_pid("nodea") != pid
     wait_monitor(node, ERROR, "byhand")
     assert agent(node, "stop").rc == OK
-    wait_until("the attribute to go", lambda: attribute(node, "nodea", "beat") == "", timeout_s=5)
+    wait_until("the attribute to go", lambda: attribute(node, "nodea", "beat") == "", timeout_s=60)
     assert agent(node, "monitor").rc == NOT_RUNNING
 
 
@@ -198,7 +207,7 @@ def test_it_starts_without_carrier(cluster: NsCluster) -> None:
     """A node that boots alone on a direct cable has none."""
     node = cluster.nodes["nodea"]
     cluster.lab.cut("hb0")
-    wait_until("no carrier", lambda: "NO-CARRIER" in node.run(["ip", "link", "show", "hb0"]).stdout, timeout_s=5)
+    wait_until("no carrier", lambda: "NO-CARRIER" in node.run(["ip", "link", "show", "hb0"]).stdout, timeout_s=60)
     assert agent(node, "start", interface="hb0").rc == OK
     wait_attribute(node, "nodea", "0")
     assert agent(node, "monitor").rc == DEGRADED

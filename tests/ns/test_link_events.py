@@ -55,7 +55,7 @@ class Watch:
             self.lines += [json.loads(line) for line in self.process.stdout.readlines()]
             return all(list(each) in self.lines for each in wanted)
 
-        wait_until(f"{wanted} among {self.lines}", reached, timeout_s=10, interval_s=0.02)
+        wait_until(f"{wanted} among {self.lines}", reached, timeout_s=60, interval_s=0.02)
         self.lines.clear()
 
     def close(self) -> None:

@@ -107,7 +107,7 @@ def test_ocf_tester_has_the_one_complaint_that_it_has_of_pacemakers_own(cluster:
 
 
 def test_metadata_costs_less_than_that_of_ping(cluster: NsCluster) -> None:
-    """Only a file is printed. In turns, so that a busy moment hits both."""
+    """Only a file is printed, by `cat`. In turns, so that a busy moment hits both; the least of each counts."""
     script = (
         'i=0; while [ $i -lt 21 ]; do for agent in "$@"; do s=$(date +%s%N); "$agent" meta-data >/dev/null; e=$(date +%s%N); '
         'echo "$agent $((e - s))"; done; i=$((i + 1)); done'
@@ -116,6 +116,6 @@ def test_metadata_costs_less_than_that_of_ping(cluster: NsCluster) -> None:
     told = tried(cluster, "env", "OCF_ROOT=/usr/lib/ocf", "sh", "-c", script, "sh", AGENT, other).stdout
     times = {agent: sorted(int(line.split()[1]) for line in told.splitlines() if line.startswith(agent + " "))
              for agent in (AGENT, other)}  # fmt: skip
-    ratio = times[AGENT][10] / times[other][10]
-    print(f"meta-data: {times[AGENT][10] / 1e6:.1f} ms, ocf:pacemaker:ping {times[other][10] / 1e6:.1f} ms, ratio {ratio:.2f}")
-    assert ratio < 2.0
+    ratio = times[AGENT][0] / times[other][0]
+    print(f"meta-data: {times[AGENT][0] / 1e6:.1f} ms, ocf:pacemaker:ping {times[other][0] / 1e6:.1f} ms, ratio {ratio:.2f}")
+    assert ratio < 0.5

@@ -48,7 +48,7 @@ class NsStage:
         for node in self.cluster.nodes.values():
             node.run(["sh", "-c", f"[ ! -e {DAEMON}.gone ] || mv {DAEMON}.gone {DAEMON}"])
         self.cluster.wait_synced(timeout_s=60)
-        host.wait_connected(self.lab, timeout_s=30)
+        host.wait_connected(self.lab, timeout_s=60)
 
     def missing(self) -> Dict[str, int]:
         return {node: len(host.missing(self.lab, node)) for node in NODES}
@@ -80,7 +80,7 @@ def test_one_serves_and_nothing_is_lost(cluster: NsCluster, order: str, active: 
     set_rank_delay(cluster, 3)
     stage = NsStage(cluster, active)
     started = time.monotonic()
-    wait_until("writes", lambda: len(stage.acks(started)) >= 10, timeout_s=10)
-    result = play(stage, ORDERS[order], back_s=60)
+    wait_until("writes", lambda: len(stage.acks(started)) >= 10, timeout_s=60)
+    result = play(stage, ORDERS[order], back_s=120)
     print(result.data())
     assert not result.wrong, result.data()

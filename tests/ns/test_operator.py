@@ -34,14 +34,14 @@ def start_alone(cluster: NsCluster, node: str) -> None:
     machine.spawn(["heartgated", "--respawn"])
     # Without quorum Pacemaker stops what it finds running when it looks first, so the replication comes after that.
     wait_until("Pacemaker to have looked", lambda: machine.run(["cibadmin", "-Q", "--xpath", LOOKED], check=False).rc == 0,
-               timeout_s=40)  # fmt: skip
+               timeout_s=60)  # fmt: skip
     machine.spawn(["replicad", "r0"])
-    cluster.wait_standing(node, "unproven", timeout_s=30)
-    wait_until("replicad", lambda: cluster.status(node).get("disk") in ("uptodate", "consistent"), timeout_s=20)
+    cluster.wait_standing(node, "unproven", timeout_s=60)
+    wait_until("replicad", lambda: cluster.status(node).get("disk") in ("uptodate", "consistent"), timeout_s=60)
 
 
 def mark(cluster: NsCluster, node: str, name: str) -> str:
-    done = cluster.nodes[node].run(["heartgate", "mark-synchronized", "r0", "--yes-lose-data", name], check=False, timeout_s=40)
+    done = cluster.nodes[node].run(["heartgate", "mark-synchronized", "r0", "--yes-lose-data", name], check=False, timeout_s=60)
     return f"exit {done.rc}\n{done.stdout}{done.stderr}"
 
 
@@ -50,7 +50,7 @@ def mark(cluster: NsCluster, node: str, name: str) -> str:
 def test_one_alone_waits_says_why_and_a_person_ends_it(off: NsCluster, node: str) -> None:
     start_alone(off, node)
     peer = other(node)
-    told = wait_until("what it waits for", lambda: off.status(node).get("waits"), timeout_s=10)
+    told = wait_until("what it waits for", lambda: off.status(node).get("waits"), timeout_s=60)
     assert told.startswith(f"waits to hear {peer} over a heartbeat")
     assert off.status(node)["ends_wait"] == "heartgate mark-synchronized r0"
     time.sleep(5)

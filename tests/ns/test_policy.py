@@ -12,12 +12,12 @@ pytestmark = pytest.mark.ns
 
 
 def lose_sync(cluster: NsCluster) -> float:
-    since = time.monotonic()
+    """Returns when: what is acknowledged from then on is acknowledged without it."""
     cluster.lab.cut("sync0")
-    return since
+    return time.monotonic()
 
 
-def wait_verdict(cluster: NsCluster, winner: str, timeout_s: float = 20.0) -> None:
+def wait_verdict(cluster: NsCluster, winner: str, timeout_s: float = 60.0) -> None:
     cluster.wait_standing(winner, "solo", timeout_s=timeout_s)
     cluster.wait_standing(other(winner), "blocked", timeout_s=timeout_s)
 
@@ -49,8 +49,8 @@ def test_active_on_the_lower_priority(cluster: NsCluster, policy: str, winner: s
 
 @pytest.mark.req("A1", "A3", "D8")
 def test_a_pulled_cable_does_not_wait_for_the_replications_own_time_limits(cluster: NsCluster) -> None:
-    """With sync_interfaces the loss of carrier is enough; replicad alone would take a minute to notice."""
-    cluster.set_up(replication={"ping_timeout_s": 60.0}, sync_interfaces="sync0")
+    """With sync_interfaces the loss of carrier is enough; replicad alone would take ten minutes to notice."""
+    cluster.set_up(replication={"ping_timeout_s": 600.0}, sync_interfaces="sync0")
     since = lose_sync(cluster)
     wait_verdict(cluster, "nodea")
     cluster.wait_served_by("nodea", since=since + 1)
@@ -117,7 +117,7 @@ def test_a_daemon_dies_or_stops(cluster: NsCluster, node: str, signal: str, mome
     if moment_s >= 0:
         time.sleep(moment_s)
         cluster.nodes[node].run(kill)
-    wait_verdict(cluster, "nodea", timeout_s=40)
+    wait_verdict(cluster, "nodea", timeout_s=60)
     cluster.wait_served_by("nodea", since=since + 1)
     cluster.lab.mend("sync0")
     cluster.judge()
@@ -131,7 +131,7 @@ def test_the_blocked_node_loses_power_and_stays_blocked(cluster: NsCluster) -> N
     wait_verdict(cluster, "nodea")
     cluster.nodes["nodeb"].reset()
     cluster.lab.wait_online()
-    cluster.wait_standing("nodeb", "blocked", timeout_s=40)
+    cluster.wait_standing("nodeb", "blocked", timeout_s=60)
     assert not cluster.acks("nodeb")
     cluster.lab.mend("sync0")
     cluster.judge()
@@ -177,14 +177,14 @@ def test_both_reboot_with_the_sync_link_lost(cluster: NsCluster, decided: bool) 
 def test_a_node_loses_power_and_the_other_goes_on_when_it_is_fenced(cluster: NsCluster, lost: str) -> None:
     cluster.set_up(active="nodea")
     survivor = other(lost)
-    since = time.monotonic()
     cluster.nodes[lost].power_off()
-    cluster.wait_standing(survivor, "solo", timeout_s=40)
+    since = time.monotonic()
+    cluster.wait_standing(survivor, "solo", timeout_s=60)
     proofs = cluster.status(survivor)["proofs"]
     assert [(p["node"], p["kind"]) for p in proofs] == [(lost, "fenced")]
-    cluster.wait_served_by(survivor, since=since + 0.5)
+    cluster.wait_served_by(survivor, since=since + 1.5)
     fenced = [f for f in cluster.lab.fencings if f.node == lost]
-    first_alone = cluster.acks(survivor, since + 0.5)[0].at_s
+    first_alone = cluster.acks(survivor, since + 1.5)[0].at_s  # what was under way has arrived by then
     assert fenced and fenced[0].done_s < first_alone or survivor == "nodeb" and fenced
     cluster.lab.wait_online(timeout_s=60)
     cluster.judge()
@@ -199,7 +199,7 @@ def test_a_member_that_cannot_confirm_is_fenced_first(cluster: NsCluster) -> Non
     try:
         node.run(["sh", "-c", "pkill -KILL -f '[h]eartgated'"], check=False)
         since = lose_sync(cluster)
-        cluster.wait_standing("nodea", "solo", timeout_s=40)
+        cluster.wait_standing("nodea", "solo", timeout_s=60)
         proofs = cluster.status("nodea")["proofs"]
         assert [(p["node"], p["kind"]) for p in proofs] == [("nodeb", "fenced")]
         fencing = next(f for f in cluster.lab.fencings if f.node == "nodeb" and f.ok)

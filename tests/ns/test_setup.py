@@ -54,8 +54,8 @@ class Bare(NsCluster):
             for name in ("heartgate-r0", "heartgate-link-hb0", "heartgate-link-hb1"):
                 node.run(["attrd_updater", "-n", name, "-D"], check=False)
         self.nodes["nodea"].run(host.pacemaker_resources()[0], timeout_s=60)
-        wait_until("a promoted replica", lambda: "Promoted" in self.crm_mon(), timeout_s=30)
-        host.wait_connected(self.lab, timeout_s=20)
+        wait_until("a promoted replica", lambda: "Promoted" in self.crm_mon(), timeout_s=60)
+        host.wait_connected(self.lab, timeout_s=60)
 
     def crm_mon(self) -> str:
         return self.nodes["nodea"].run(["crm_mon", "-1r"], timeout_s=10).stdout
@@ -129,7 +129,7 @@ def test_from_a_bare_cluster_to_a_guarded_device(bare: Bare, tool: str) -> None:
     bare.wait_standing("nodea", "solo")
     bare.wait_standing("nodeb", "blocked")
     wait_until(
-        "nodea to be promoted alone", lambda: re.findall(r"Promoted: \[ (\w+) \]", bare.crm_mon()) == ["nodea"], timeout_s=30
+        "nodea to be promoted alone", lambda: re.findall(r"Promoted: \[ (\w+) \]", bare.crm_mon()) == ["nodea"], timeout_s=60
     )
     bare.lab.mend("sync0")
     bare.judge()
@@ -149,7 +149,7 @@ def test_it_stops_at_the_first_surprise_and_goes_on_later(bare: Bare) -> None:
     assert "not done: gate, rule" in done.stderr and "pcs resource cleanup guard-r0" in done.stderr, done.stderr
     assert "fence_heartgate" not in bare.configuration() and "rsc_location" not in bare.configuration()
     bare.nodes["nodea"].run(["pcs", "resource", "cleanup", "guard-r0"], timeout_s=60)
-    wait_until("the failure to be gone", lambda: "Failed Resource Actions" not in bare.crm_mon(), timeout_s=30)
+    wait_until("the failure to be gone", lambda: "Failed Resource Actions" not in bare.crm_mon(), timeout_s=60)
     done = bare.setup("--apply")
     assert done.rc == 0, done
     assert set(states(bare.plan()).values()) == {"done"}
@@ -224,8 +224,8 @@ def test_from_no_cluster_at_all(tool: str, request: pytest.FixtureRequest) -> No
             bare.links.start_pcsd()
         made = bare.setup(*words)
         assert made.rc == 1 and "cluster: both nodes are online" in made.stderr and "stonith is for you to do" in made.stderr, made
-        lab.wait_online(timeout_s=30)
-        wait_until("three links", lambda: bare.links.links() == (LINKS, LINKS), timeout_s=15)
+        lab.wait_online(timeout_s=60)
+        wait_until("three links", lambda: bare.links.links() == (LINKS, LINKS), timeout_s=60)
         keys = {node.run(["sha256sum", "/etc/corosync/authkey"]).stdout for node in lab.ns_nodes.values()}
         assert len(keys) == 1 and bare.links.text(lab.ns_nodes["nodea"]) == bare.links.text(lab.ns_nodes["nodeb"])
         assert "crypto_hash: sha256" in bare.links.text(lab.ns_nodes["nodea"])

@@ -14,11 +14,11 @@ from tests.ns.cluster import NODES, NsCluster
 
 pytestmark = pytest.mark.ns
 SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "packaging" / "status.schema.json").read_text())
-PAGE_S = 5.0  # on a busy machine; alone it takes a tenth of that
+PAGE_S = 60.0  # a page that waits for what does not answer never comes; alone it takes half a second
 
 
 def status(cluster: NsCluster, node: str, *argv: str) -> Dict[str, Any]:
-    done = cluster.nodes[node].run(["heartgate", "status", "--json", *argv], check=False, timeout_s=20)
+    done = cluster.nodes[node].run(["heartgate", "status", "--json", *argv], check=False, timeout_s=2 * PAGE_S)
     assert "Traceback" not in done.stderr and done.elapsed_s < PAGE_S, done
     data: Dict[str, Any] = json.loads(done.stdout)
     jsonschema.validate(data, SCHEMA, cls=jsonschema.Draft7Validator)
@@ -41,14 +41,14 @@ def wait_for(cluster: NsCluster, node: str, health: str, *reasons: str, only: bo
         return data if data["health"] == health and (found == wanted if only else wanted <= found) else None
 
     try:
-        return wait_until(f"{node} to be {health} by {reasons}", reached, timeout_s=25)
+        return wait_until(f"{node} to be {health} by {reasons}", reached, timeout_s=90)
     except Exception:
         print(json.dumps(last, indent=1))
         raise
 
 
 def show(cluster: NsCluster, node: str, what: str) -> str:
-    page = cluster.nodes[node].run(["heartgate", "status"], check=False, timeout_s=20)
+    page = cluster.nodes[node].run(["heartgate", "status"], check=False, timeout_s=60)
     print(f"--- {node}: {what} (exit {page.rc}, {page.elapsed_s:.2f} s)\n{page.stdout}{page.stderr}")
     assert "\033" not in page.stdout and all(len(line) <= 100 for line in page.stdout.splitlines())
     return page.stdout
@@ -79,7 +79,7 @@ def test_from_protected_to_nothing_left(cluster: NsCluster) -> None:
     cluster.lab.cut("hb0", node="nodea", direction="out")
     for node, lost in (("nodea", ("down", "up")), ("nodeb", ("unknown", "down"))):  # nodeb hears no answers: it may be heard
         wait_for(cluster, node, "degraded", "one-heartbeat", "heartbeat-down")
-        wait_until(f"{node} to tell {lost}", lambda n=node, c=lost: channels(cluster, n) == c, timeout_s=10)  # type: ignore[misc]
+        wait_until(f"{node} to tell {lost}", lambda n=node, c=lost: channels(cluster, n) == c, timeout_s=60)  # type: ignore[misc]
     show(cluster, "nodea", "hb0 one way")
     cluster.lab.cut("hb0")
     wait_for(cluster, "nodeb", "degraded", "one-heartbeat", "heartbeat-down")
@@ -89,7 +89,7 @@ def test_from_protected_to_nothing_left(cluster: NsCluster) -> None:
         alone = wait_for(cluster, node, "at-risk", "replica-blocked", "one-heartbeat", "heartbeat-down")
         assert served(alone) == ("served", ["nodea"]) and alone["exit_code"] == (0 if node == "nodea" else 3)
         show(cluster, node, "sync0 and hb0 cut")
-    wait_until("bytes out of sync", lambda: status(cluster, "nodea")["devices"][0]["lacks_bytes"]["nodeb"], timeout_s=10)
+    wait_until("bytes out of sync", lambda: status(cluster, "nodea")["devices"][0]["lacks_bytes"]["nodeb"], timeout_s=60)
     (proof,) = status(cluster, "nodea")["devices"][0]["proofs"]
     assert (proof["node"], proof["kind"], proof["epoch"]) == ("nodeb", "confirmed", alone["devices"][0]["epoch"])
     cluster.lab.mend("sync0")
@@ -161,6 +161,6 @@ def test_who_waits_for_a_fencing_that_fails_says_so(cluster: NsCluster) -> None:
 def test_who_is_not_root_learns_nothing_and_is_told_so(cluster: NsCluster) -> None:
     cluster.set_up(service=False)
     tried = ["setpriv", "--reuid", "nobody", "--clear-groups", "heartgate", "status"]
-    done = cluster.nodes["nodea"].run(tried, check=False, timeout_s=20)
+    done = cluster.nodes["nodea"].run(tried, check=False, timeout_s=60)
     assert done.rc == 1 and "UNKNOWN: whether" in done.stdout and "sudo heartgate status" in done.stdout, done
     assert "synced" not in done.stdout and "Traceback" not in done.stderr

@@ -55,7 +55,7 @@ class Three:
             told = [self.meshd(node, "status") for node in NODES]
             return all(t and all(p["link"] == "up" and p["disk"] == "uptodate" for p in t["peers"].values()) for t in told)
 
-        wait_until("three to be connected", whole, timeout_s=20)
+        wait_until("three to be connected", whole, timeout_s=60)
 
     def status(self, node: str) -> Dict[str, Any]:
         done = self.lab.nodes[node].run(["heartgate", "status", "r0", "--json", "--quick"], check=False, timeout_s=10)
@@ -67,7 +67,7 @@ class Three:
     def standings(self) -> Dict[str, str]:
         return {node: str(self.status(node).get("standing", "")) for node in NODES}
 
-    def wait(self, expected: Dict[str, str], timeout_s: float = 40.0) -> None:
+    def wait(self, expected: Dict[str, str], timeout_s: float = 60.0) -> None:
         def all_told() -> bool:
             seen.update(self.standings())
             return seen == expected
@@ -90,7 +90,7 @@ class Three:
 
     def write(self, node: str) -> bool:
         number = len(self.acknowledged) + 1
-        done = self.lab.nodes[node].run([PROGRAM, "write", "r0", str(number), f"v{number}"], check=False, timeout_s=5)
+        done = self.lab.nodes[node].run([PROGRAM, "write", "r0", str(number), f"v{number}"], check=False, timeout_s=20)
         if done.rc == 0:
             self.acknowledged.append(number)
         return done.rc == 0
@@ -137,7 +137,7 @@ def test_one_is_cut_off_and_the_other_two_go_on(three: Three) -> None:
         status = three.status(node)
         assert status["in_sync"] == ["nodea", "nodeb"]
         assert [(p["node"], p["kind"]) for p in status["proofs"]] == [("nodec", "confirmed")]
-    assert wait_until("a write of the two", lambda: three.write("nodea"), timeout_s=10)
+    assert wait_until("a write of the two", lambda: three.write("nodea"), timeout_s=60)
     three.lab.mend("sync0")
     three.judge()
     assert not three.lab.fencings
@@ -157,9 +157,9 @@ def test_a_chain_keeps_a_clique(three: Three, pair: Pair, winners: Pair, primary
         assert three.status(node)["in_sync"] == sorted(winners)
     server = primary if primary in winners else winners[0]
     if server != primary:
-        wait_until("the blocked one to be released", lambda: three.meshd(primary, "status")["role"] == "secondary", timeout_s=30)
+        wait_until("the blocked one to be released", lambda: three.meshd(primary, "status")["role"] == "secondary", timeout_s=60)
     since = time.monotonic()
-    wait_until(f"{server} to write", lambda: three.meshd(server, "primary") is not None and three.write(server), timeout_s=20)
+    wait_until(f"{server} to write", lambda: three.meshd(server, "primary") is not None and three.write(server), timeout_s=60)
     assert not three.write(blocked), "who is left out must not serve"
     print(f"written after {time.monotonic() - since:.1f} s")
     three.cut_pair(*pair, cut=False)

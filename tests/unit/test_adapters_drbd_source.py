@@ -38,7 +38,7 @@ class Script:
         return Completed(0, DUMP84 if "dump-xml" in argv else GI, "")
 
 
-def watch(source, condition, timeout_s=5.0):
+def watch(source, condition, timeout_s=60.0):
     log, deadline = [], time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         select.select([source], [], [], 0.1)

@@ -53,7 +53,7 @@ def write(path, text, mode=0o644):
     Path(path).chmod(mode)
 
 
-def settle(source, condition, timeout_s=5.0):
+def settle(source, condition, timeout_s=60.0):
     facts, deadline = {}, time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         select.select([source], [], [], 0.1)

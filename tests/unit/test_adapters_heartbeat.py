@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import stat
 import struct
@@ -195,11 +196,11 @@ def test_names_to_links() -> None:
 def test_a_call_to_corosync_is_bounded() -> None:
     began = time.monotonic()
     with pytest.raises(CarrierLost, match="did not answer"):
-        knet_stats.bounded(lambda: time.sleep(3), 0.2)
-    assert time.monotonic() - began < 2
+        knet_stats.bounded(lambda: time.sleep(120), 0.2)
+    assert time.monotonic() - began < 60
     with pytest.raises(KeyError):
-        knet_stats.bounded(lambda: {}["x"], 5)
-    assert knet_stats.bounded(lambda: 7, 5) == 7
+        knet_stats.bounded(lambda: {}["x"], 60)
+    assert knet_stats.bounded(lambda: 7, 60) == 7
 
 
 # --- discover
@@ -253,8 +254,10 @@ def test_foreign_and_bad_packets_are_ignored_and_counted() -> None:
         unsent = bytes([129]) + echo.request(prober._identifier, 6, prober._token)[1:]
         for packet in (ours[:-1], bytes([129, 0]) + os.urandom(30), unsent, b"\x81\x00\x00\x00", ours):
             sender.sendto(packet, ("::1", 0))
-        time.sleep(0.2)
-        prober.receive()
+        end = time.monotonic() + 60
+        while len(prober.best_ms) + sum(prober.ignored.values()) < 5 and time.monotonic() < end:
+            select.select([prober.socket], [], [], 0.1)
+            prober.receive()
     finally:
         sender.close()
         prober.socket.close()

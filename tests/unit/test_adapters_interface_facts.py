@@ -201,17 +201,18 @@ def test_every_name_gets_its_answer() -> None:
 def test_a_resolver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = threading.Event()
     told: List[str] = []
-    monkeypatch.setattr(host_facts, "RESOLVE_S", 1.0)
+    monkeypatch.setattr(host_facts, "RESOLVE_S", 60.0)
     monkeypatch.setattr(host_facts, "PATIENCE_S", 0.1)
 
     def answer(name: str, *_: object, **__: object) -> Any:
         if name == "late":
             time.sleep(0.2)
-        return [] if name == "slow" and waiting.wait(20) else [(2, 2, 17, "", ("10.0.0.1", 0))]
+        return [] if name == "slow" and waiting.wait(60) else [(2, 2, 17, "", ("10.0.0.1", 0))]
 
     monkeypatch.setattr(socket, "getaddrinfo", answer)
     assert host_facts.resolve(("quick", "late"), told.append)[1].addresses == ("10.0.0.1",)
     told.clear()
+    monkeypatch.setattr(host_facts, "RESOLVE_S", 3.0)  # in which the quick one has to answer
     slow, quick = host_facts.resolve(("slow", "quick"), told.append)
     waiting.set()
     assert slow.addresses is None and "no answer within" in slow.error

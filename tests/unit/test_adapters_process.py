@@ -13,7 +13,7 @@ from heartgate.adapters import process
 from heartgate.adapters.base import AdapterError
 
 
-def lines_until_end(reader, timeout_s=5.0):
+def lines_until_end(reader, timeout_s=60.0):
     lines, deadline = [], time.monotonic() + timeout_s
     while not reader.ended and time.monotonic() < deadline:
         select.select([reader], [], [], 0.1)
@@ -22,45 +22,54 @@ def lines_until_end(reader, timeout_s=5.0):
 
 
 def test_output_code_and_stdin():
-    done = process.run(["sh", "-c", "cat; echo err >&2; exit 3"], timeout_s=5, stdin="given")
+    done = process.run(["sh", "-c", "cat; echo err >&2; exit 3"], timeout_s=60, stdin="given")
     assert done == process.Completed(3, "given", "err\n")
     assert done.brief() == "rc 3: err"
 
 
 def test_environment_is_empty_but_for_what_is_given(monkeypatch):
     monkeypatch.setenv("SECRET", "x")
-    done = process.run(["env"], timeout_s=5, env={"HEARTGATE_NODE": "nodea"})
+    done = process.run(["env"], timeout_s=60, env={"HEARTGATE_NODE": "nodea"})
     assert set(done.stdout.split()) == {"LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HEARTGATE_NODE=nodea"}
 
 
 def test_no_descriptor_is_handed_down():
     read, write = os.pipe()
     os.set_inheritable(write, True)
-    done = process.run(["ls", "/proc/self/fd"], timeout_s=5)
+    done = process.run(["ls", "/proc/self/fd"], timeout_s=60)
     os.close(read), os.close(write)
     assert str(write) not in done.stdout.split() or write <= 3
 
 
 def test_not_found_and_not_executable(tmp_path):
-    assert process.run(["no-such-program"], timeout_s=1).rc == 127
+    assert process.run(["no-such-program"], timeout_s=60).rc == 127
     broken = tmp_path / "broken"
     broken.write_text("no interpreter line")
     broken.chmod(0o755)
-    assert process.run([str(broken)], timeout_s=1).rc == 126
+    assert process.run([str(broken)], timeout_s=60).rc == 126
 
 
 def test_timeout_kills_the_whole_group():
     started = time.monotonic()
-    done = process.run(["sh", "-c", "sleep 98.7 & echo $!; wait"], timeout_s=0.3)
+    done = process.run(["sh", "-c", "sleep 298.7 & echo $!; wait"], timeout_s=2)
     assert done.rc == 124 and "deadline passed" in done.stderr
-    assert time.monotonic() - started < 2
-    time.sleep(0.05)
-    assert not Path(f"/proc/{done.stdout.strip()}/cwd").exists() or state(done.stdout.strip()) == "Z"
+    wait_until_gone(done.stdout.strip())
+    assert time.monotonic() - started < 200, "it has ended by itself"
+
+
+def wait_until_gone(pid):
+    deadline = time.monotonic() + 60
+    while state(pid) not in ("", "Z"):
+        assert time.monotonic() < deadline, pid
+        time.sleep(0.02)
 
 
 def state(pid):
-    with open(f"/proc/{pid}/stat") as stream:
-        return stream.read().rpartition(")")[2].split()[0]
+    try:
+        with open(f"/proc/{pid}/stat") as stream:
+            return stream.read().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def test_timeout_although_the_child_closed_its_outputs():
@@ -69,11 +78,11 @@ def test_timeout_although_the_child_closed_its_outputs():
 
 def test_too_much_output_ends_the_command(monkeypatch):
     monkeypatch.setattr(process, "OUTPUT_LIMIT", 100_000)
-    assert process.run(["sh", "-c", "yes"], timeout_s=10).rc == 125
+    assert process.run(["sh", "-c", "yes"], timeout_s=60).rc == 125
 
 
 def test_bytes_that_are_no_text():
-    assert process.run(["printf", r"\377\376x"], timeout_s=5).stdout.endswith("x")
+    assert process.run(["printf", r"\377\376x"], timeout_s=60).stdout.endswith("x")
 
 
 def test_lines_arrive_and_the_end_is_seen():
@@ -85,8 +94,7 @@ def test_lines_arrive_and_the_end_is_seen():
 
 def test_reading_never_blocks():
     reader = process.LineProcess(["sleep", "60"])
-    started = time.monotonic()
-    assert reader.read_lines() == [] and time.monotonic() - started < 0.2
+    assert reader.read_lines() == [] and not reader.ended and state(reader.pid) != "", "before anything has come"
     reader.close()
     assert reader.ended
 
@@ -107,7 +115,7 @@ def test_programs_have_ordinary_priority_under_a_real_time_daemon():
     code = (
         "from heartgate.adapters import process, system\n"
         "print(system.real_time() or 'real-time')\n"
-        "print(process.run(['sh', '-c', 'ps -o cls= -p $$'], timeout_s=5).stdout.strip())\n"
+        "print(process.run(['sh', '-c', 'ps -o cls= -p $$'], timeout_s=60).stdout.strip())\n"
     )
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ}, capture_output=True, text=True, check=True)
     first, second = done.stdout.splitlines()
@@ -120,11 +128,11 @@ def test_a_command_that_hung_is_reaped_when_it_has_ended(monkeypatch):
     """In the kernel no kill ends it: made so here by not killing."""
     started = []
     monkeypatch.setattr(process, "kill_group", started.append)
-    before = time.monotonic()
-    assert process.run(["sleep", "0.6"], timeout_s=0.1).rc == process.RC_TIMEOUT
-    assert time.monotonic() - before < 0.5
-    deadline = time.monotonic() + 5
+    assert process.run(["sleep", "60"], timeout_s=0.1).rc == process.RC_TIMEOUT
+    assert started[0] in process._HUNG and state(started[0].pid) not in ("", "Z"), "left behind, and not waited for"
+    started[0].kill()
+    deadline = time.monotonic() + 60
     while Path(f"/proc/{started[0].pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-        assert process.run(["true"], timeout_s=5).ok
+        assert process.run(["true"], timeout_s=60).ok
     assert not Path(f"/proc/{started[0].pid}").exists() and not process._HUNG

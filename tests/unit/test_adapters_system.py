@@ -299,21 +299,21 @@ def test_flush_syntax(spec):
 
 
 def test_flush_of_a_file_system():
-    result = flush.parse("filesystem:/proc").flush("r0", 5.0)
+    result = flush.parse("filesystem:/proc").flush("r0", 60.0)
     assert result.ok and result.how == "synced" and result.elapsed_ms >= 0
-    assert flush.parse("filesystem:/usr/../usr/lib").flush("r0", 5.0).how == "not-here"
+    assert flush.parse("filesystem:/usr/../usr/lib").flush("r0", 60.0).how == "not-here"
     assert flush.parse("filesystem:/nowhere").check()
 
 
 def test_flush_of_a_device(tmp_path):
-    assert flush.parse("block:/dev/nosuch").flush("r0", 5.0).how == "not-here"
-    assert not flush.parse("block:/dev/null").flush("r0", 5.0).ok
+    assert flush.parse("block:/dev/nosuch").flush("r0", 60.0).how == "not-here"
+    assert not flush.parse("block:/dev/null").flush("r0", 60.0).ok
     assert flush.parse("block:/dev/null").check()
 
 
 def test_flush_has_a_deadline():
-    result = flush._bounded("x:y", 0.1, lambda: time.sleep(5) or (True, ""))
-    assert not result.ok and "deadline" in result.how and result.elapsed_ms < 2000
+    result = flush._bounded("x:y", 0.1, lambda: time.sleep(120) or (True, ""))
+    assert not result.ok and "deadline" in result.how and 100 <= result.elapsed_ms < 60_000
 
 
 def test_flush_hooks():
@@ -326,7 +326,7 @@ def test_flush_hooks():
             (place / name).write_text(f"#!/bin/sh\necho {name} $1 >> {place}/.log\nexit {code}\n")
             (place / name).chmod(0o755)
         (place / "README").write_text("")
-        result = flush.parse(f"hook:{place}").flush("r0", 5.0)
+        result = flush.parse(f"hook:{place}").flush("r0", 60.0)
         assert not result.ok and "20-b: rc 3" in result.how
         assert (place / ".log").read_text() == "10-a r0\n20-b r0\n30-c r0\n"
         (place / "20-b").chmod(0o777)
@@ -426,10 +426,9 @@ def test_full_queue_drops_and_counts(tmp_path):
     server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     server.bind(path)
     log = journal.Journal(journal=path)
-    started = time.monotonic()
-    for _ in range(5000):
+    for _ in range(5000):  # nobody reads: who waited for room would wait for ever
         log.send("rule", "x" * 1000)
-    assert log.dropped > 0 and time.monotonic() - started < 5
+    assert log.dropped > 0
     server.close()
 
 
@@ -497,11 +496,15 @@ def test_users_of_a_file_system_are_found_and_killed(tmp_path):
     try:
         device = shell.stdout.readline().strip()
         assert re.fullmatch(r"\d+:\d+", device)
-        time.sleep(0.3)
         argv = [sys.executable, "-IS", device_users.__file__, device, "/dev/heartgate-test"]
         import json
 
-        found = json.loads(subprocess.run(argv, capture_output=True, check=True, text=True).stdout)
+        deadline = time.monotonic() + 60
+        while True:  # the shell starts them one after the other
+            found = json.loads(subprocess.run(argv, capture_output=True, check=True, text=True).stdout)
+            if len(found["left"]) >= 3 or time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
         assert sorted(why for _, why in found["left"]) == ["cwd", "cwd", "fd 3"]
         assert found["killed"] == found["kernel"] == found["protected"] == []
         killed = json.loads(
@@ -626,7 +629,7 @@ def test_a_living_thread_is_found_in_the_real_proc():
     child = subprocess.Popen([sys.executable, "-c", EXITED], stdout=subprocess.PIPE, text=True)
     try:
         child.stdout.readline()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while Path(f"/proc/{child.pid}/cwd").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         place = device_users.living(device_users.World(), child.pid)

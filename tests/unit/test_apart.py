@@ -72,13 +72,13 @@ import pytest
 @pytest.mark.parametrize("i", range(2))
 def test_sleeps(i):
     Path(f"pid-{i}").write_text(f"{os.getpid()}")
-    time.sleep(120)
+    time.sleep(600)
 """
 IN_VAIN = """
 import time
 from pathlib import Path
 def test_fails():
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while len(list(Path().glob("pid-*"))) < 2 and time.monotonic() < end:
         time.sleep(0.05)
     assert False
@@ -109,7 +109,7 @@ def begin(tmp_path: Path) -> Begin:
 
 def output(process: subprocess.Popen[str]) -> str:
     try:
-        return process.communicate(timeout=120)[0]
+        return process.communicate(timeout=300)[0]
     finally:
         process.kill()
 
@@ -155,7 +155,7 @@ def test_all_die(begin: Begin) -> None:
 
 
 def pids(place: Path) -> List[int]:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while time.monotonic() < end:
         found = [path.read_text() for path in place.glob("pid-*")]
         if len(found) == 2 and all(found):
@@ -165,8 +165,8 @@ def pids(place: Path) -> List[int]:
 
 
 def gone(pid: int) -> bool:
-    """Within five seconds; one that nobody has waited for yet is gone too."""
-    end = time.monotonic() + 5
+    """Long before it ends by itself; one that nobody has waited for yet is gone too."""
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

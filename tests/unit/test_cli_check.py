@@ -7,9 +7,10 @@ import json
 import os
 import signal
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 import pytest
 
@@ -223,7 +224,7 @@ def test_progress_only_for_those_who_wait(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "lib")}
     for seconds, waited in (("0", False), ("3", True)):
         done = subprocess.run(
-            [*argv, "--listen", seconds], env=environment, capture_output=True, text=True, timeout=60, check=False
+            [*argv, "--listen", seconds], env=environment, capture_output=True, text=True, timeout=120, check=False
         )
         assert ("listening on lo" in done.stderr) is waited, done.stderr
 
@@ -242,16 +243,25 @@ def test_interrupted(tmp_path: Path) -> None:
         "--peer",
         "nodeb",
         "--ssh",
-        program(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 60"),
+        program(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 300"),
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "lib")}
     with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
         assert running.stderr
         assert running.stderr.readline() == "waiting for nodeb\n"
+        wait_for("the ssh", lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().endswith("\n"))
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=20)
+        out, err = running.communicate(timeout=50)  # the ssh takes 300 s
     assert (running.returncode, out) == (130, "") and "interrupted" in err and "Traceback" not in err
-    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists(), "the ssh that it had started goes on"
+    ssh = Path("/proc", (tmp_path / "pid").read_text().strip(), "cmdline")
+    wait_for("the end of the ssh that it had started", lambda: not ssh.exists() or not ssh.read_bytes())
+
+
+def wait_for(what: str, probe: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not probe():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
 
 
 # --- the table

@@ -70,12 +70,12 @@ def run(
     printed: List[bytes] = []
     thread = threading.Thread(target=_drain, args=(reader, printed))
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
         bench.daemon.loop.turn(0.01)
     process.kill()
     process.wait()
-    thread.join(5)
+    thread.join(60)
     if master >= 0:
         os.close(master)
     return process.returncode, b"".join(printed).decode()

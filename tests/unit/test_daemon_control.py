@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from heartgate.adapters.base import Problem
-from heartgate.daemon import control
+from heartgate.daemon import control, requests
 from heartgate.daemon.client import number_in, quote, request, text_in
 from tests.unit.test_daemon_fakes import ALONE, PARAMS, Bench
 
@@ -134,7 +134,8 @@ def test_idle_and_slow_clients_are_dropped(bench: Bench, monkeypatch: pytest.Mon
             except (BlockingIOError, BrokenPipeError):
                 break
             bench.turn(0.001)
-        bench.until("the slow one to be dropped", lambda: not bench.daemon.control._clients, 10)
+        bench.until("the slow one to be dropped", lambda: not bench.daemon.control._clients)
+    monkeypatch.setattr(control, "IDLE_S", 600.0)
     assert alive(bench)
 
 
@@ -214,8 +215,9 @@ def test_a_waiting_handler_that_goes_is_forgotten(bench: Bench) -> None:
     bench.until("the handler to be gone", lambda: not bench.daemon.guards["r0"].state.handlers)
 
 
-def test_a_call_that_overtakes_the_news_of_its_loss_waits_for_it(bench: Bench) -> None:
+def test_a_call_that_overtakes_the_news_of_its_loss_waits_for_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Taken for one about a loss that is over it would be answered at once, and the Primary stay frozen without a handler."""
+    monkeypatch.setattr(requests, "LOSS_NEWS_S", 600.0)
     assert call(bench, "register", params=PARAMS)["ok"]
     guard = bench.daemon.guards["r0"]
     with bench.connect() as client:

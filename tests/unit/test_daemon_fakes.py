@@ -308,6 +308,10 @@ class FakeWorld:
         self.resets += 1
 
 
+PATIENCE_S = 60.0  # bounds a hang; a passing test does not use it up
+TURN_S = 0.01  # a turn of the loop in which nothing happens
+
+
 class Bench:
     """A daemon in this process, turned by the test."""
 
@@ -318,19 +322,22 @@ class Bench:
         self.socket = directory / "control.sock"
         self.daemon = Daemon(self.world, Store(directory / "state"), self.socket)
 
-    def until(self, what: str, probe: Callable[[], Any], timeout_s: float = 5.0) -> Any:
+    def until(self, what: str, probe: Callable[[], Any], timeout_s: float = PATIENCE_S) -> Any:
         deadline = time.monotonic() + timeout_s
         while True:
             value = probe()
             if value:
                 return value
             assert time.monotonic() < deadline, f"waited in vain for {what}; journal:\n{self.world.journal.text()}"
-            self.daemon.loop.turn(0.01)
+            self.daemon.loop.turn(TURN_S)
 
     def turn(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            self.daemon.loop.turn(0.01)
+        """For so long, and as many turns as that time has room for: on a machine that stands still meanwhile the time alone
+        would be over before the daemon and its threads have done anything."""
+        deadline, turns = time.monotonic() + seconds, 0
+        while time.monotonic() < deadline or turns < seconds / TURN_S:
+            self.daemon.loop.turn(TURN_S)
+            turns += 1
 
     def connect(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
@@ -338,7 +345,7 @@ class Bench:
         client.setblocking(False)
         return client
 
-    def read(self, client: socket.socket, timeout_s: float = 5.0) -> bytes:
+    def read(self, client: socket.socket, timeout_s: float = PATIENCE_S) -> bytes:
         """One line (or b"" at the end of the connection)."""
         data = bytearray()
 

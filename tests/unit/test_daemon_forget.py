@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import pytest
 
@@ -13,7 +13,7 @@ from heartgate.adapters.base import Delivery, Outcome, View
 from heartgate.cli.main import main
 from heartgate.core import codec
 from heartgate.core.model import Disk, Link, Message, PeerLink, Proof, ProofKind, Record, Replica, Role, Standing
-from heartgate.core.replay import Refused, replay
+from heartgate.core.replay import Item, Refused, replay
 from heartgate.daemon import forgetting
 from heartgate.daemon.history import core_version
 from heartgate.daemon.store import Saved
@@ -243,10 +243,19 @@ def test_the_history_goes_on_and_replays(make: Make) -> None:
     assert run(bench, "r0", "--yes-forget", "nodea")[0] == 0
     bench.turn(0.4)
     bench.guard()
+
+    def items() -> Sequence[Item]:
+        return replay(bench.daemon.services.store.read_history("r0"), core_version())
+
+    def after_it() -> bool:
+        """What the new guard went through is told too."""
+        names = [getattr(item, "what", type(item).__name__) for item in items()]
+        return "forgotten" in names and "Step" in names[names.index("forgotten") :]
+
+    bench.until("the new beginning", after_it)
     bench.turn(0.6)
-    items = replay(bench.daemon.services.store.read_history("r0"), core_version())
-    assert not [item for item in items if isinstance(item, Refused)], items
-    assert [getattr(item, "what", "") for item in items].count("forgotten") == 1
+    assert not [item for item in items() if isinstance(item, Refused)], items()
+    assert [getattr(item, "what", "") for item in items()].count("forgotten") == 1
 
 
 def test_nothing_of_it_is_done_or_written_any_more(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,13 +279,13 @@ def test_work_that_is_under_way_comes_to_its_end_first(make: Make) -> None:
     driver, gate, order = bench.world.drivers["r0"], threading.Event(), []
 
     def slow() -> Outcome:
-        gate.wait(5)
+        gate.wait(60)
         order.append(sorted(left(bench)))
         return Outcome(True, "late")
 
     bench.turn(0.2)
     driver.answers["rehandle"] = slow
-    bench.daemon.workers.submit("driver:r0", slow, lambda result: None, 5)
+    bench.daemon.workers.submit("driver:r0", slow, lambda result: None, 60)
     seen = call(bench, "forget-show")["seen"]
     with bench.connect() as client:
         client.send(json.dumps({"op": "forget", "device": "r0", "seen": seen, "node": "nodea"}).encode() + b"\n")

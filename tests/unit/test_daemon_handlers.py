@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,10 +15,10 @@ from typing import Dict, Iterator, List
 import pytest
 
 from heartgate.core.model import Record, Standing
-from heartgate.daemon import client
+from heartgate.daemon import client, fences
 from heartgate.daemon.store import Saved, Store
 from heartgate.handlers import fence_peer
-from tests.unit.test_daemon_fakes import PARAMS
+from tests.unit.test_daemon_fakes import PARAMS, PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 HANDLER = """
@@ -60,9 +61,16 @@ class Site:
             return -1
 
     def until_waiting(self, count: int) -> None:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + PATIENCE_S
         while self.waiting() != count:
             assert time.monotonic() < deadline, f"{self.waiting()} handlers wait, expected {count}"
+            time.sleep(0.05)
+
+    def until_baseline(self) -> None:
+        """Which fencings are old has been read; what completes from now on counts."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not self.store.load_note("r0", fences.NOTE):
+            assert time.monotonic() < deadline, "nobody has read the history"
             time.sleep(0.05)
 
     def let_the_fencing_complete(self) -> None:
@@ -90,15 +98,15 @@ def test_the_question_survives_daemons(site: Site) -> None:
         daemon = site.daemon()
         site.until_waiting(3)
         daemon.send_signal(end)
-        assert daemon.wait(10) in (0, -signal.SIGKILL)
+        assert daemon.wait(PATIENCE_S) in (0, -signal.SIGKILL)
         time.sleep(0.1)
         assert all(handler.poll() is None for handler in handlers), "frozen is safe: it waits"
         assert site.store.read_record("r0") == DECIDING
     site.daemon()
     site.until_waiting(3)
-    time.sleep(1)  # the baseline of Pacemaker's history is read
+    site.until_baseline()
     site.let_the_fencing_complete()
-    assert [handler.wait(15) for handler in handlers] == [7, 7, 7]
+    assert [handler.wait(PATIENCE_S) for handler in handlers] == [7, 7, 7]
     record = site.store.read_record("r0")
     assert record is not None and record.standing is Standing.SOLO and record.proofs[0].node == "nodeb"
 
@@ -106,21 +114,21 @@ def test_the_question_survives_daemons(site: Site) -> None:
 def test_a_stopped_daemon_answers_later(site: Site) -> None:
     daemon = site.daemon()
     site.until_waiting(0)
-    time.sleep(1)
+    site.until_baseline()
     daemon.send_signal(signal.SIGSTOP)
     handler = site.handler(ENVIRONMENT)
     site.let_the_fencing_complete()
     time.sleep(0.5)
     assert handler.poll() is None
     daemon.send_signal(signal.SIGCONT)
-    assert handler.wait(15) == 7
+    assert handler.wait(PATIENCE_S) == 7
 
 
 def test_a_second_daemon_ends_with_a_clear_message(site: Site) -> None:
     site.daemon()
     site.until_waiting(0)
     second = site.daemon()
-    assert second.wait(10) == 3
+    assert second.wait(PATIENCE_S) == 3
     assert second.stderr is not None and "another heartgated is running (pid" in second.stderr.read()
     assert site.waiting() == 0
 
@@ -132,7 +140,7 @@ def test_a_second_daemon_ends_with_a_clear_message(site: Site) -> None:
 )  # fmt: skip
 def test_a_malformed_environment_stays_frozen(site: Site, environment: Dict[str, str]) -> None:
     handler = site.handler(environment)
-    assert handler.wait(10) == 1
+    assert handler.wait(PATIENCE_S) == 1
     assert handler.stderr is not None and "is missing or not a name" in handler.stderr.read()
 
 
@@ -152,11 +160,28 @@ def test_it_ends_with_its_caller(site: Site) -> None:
     """An orphan waits for nobody: the kernel does not hear it any more."""
     code = HANDLER.format(lib=str(ROOT / "lib"), path=site.socket)
     start = f"subprocess.Popen(['/usr/bin/python3','-IS','-c',{code!r}], stdout=-3, stderr=-3)"  # -3: DEVNULL
-    script = f"import subprocess, time; print({start}.pid, flush=True); time.sleep(1)"
-    argv = [sys.executable, "-c", script]
-    caller = subprocess.run(argv, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True, timeout=20)
-    pid = int(caller.stdout)
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and "Z (" not in Path(f"/proc/{pid}/status").read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    script = f"import subprocess, sys; print({start}.pid, flush=True); sys.stdin.read()"
+    site.runtime.mkdir()
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(site.socket)
+        silent.listen()
+        silent.settimeout(PATIENCE_S)
+        argv = [sys.executable, "-c", script]
+        caller = subprocess.Popen(argv, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert caller.stdout is not None
+        pid = int(caller.stdout.readline())
+        connection, _ = silent.accept()  # it knows its caller by now, and waits
+        assert not gone(pid)
+        caller.communicate("")
+        deadline = time.monotonic() + PATIENCE_S
+        while not gone(pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        connection.close()
+
+
+def gone(pid: int) -> bool:
+    try:
+        return "Z (" in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True

@@ -54,12 +54,15 @@ def register(bench: Bench, **params: str) -> Dict[str, Any]:
 
 def told(bench: Bench) -> List[Optional[str]]:
     bench.turn(0.1)
+    bench.until("it to be told", lambda: not bench.daemon.heartbeats.publisher._busy)
     return [value for name, value, _ in bench.world.pacemaker.told if name == NAME]
 
 
 def tell(bench: Bench, carrier: Optional[bool], name: str = "hb0") -> None:
+    """And until the rules have been asked about it."""
     bench.world.links.tell(name, carrier)
     bench.turn(0.15)
+    bench.until("the look", lambda: not bench.daemon.heartbeats._looking)
 
 
 def test_carrier_is_published_at_once_with_the_dampening(bench: Bench) -> None:
@@ -153,14 +156,16 @@ def test_a_change_while_the_rules_are_asked_is_not_missed(bench: Bench, monkeypa
     def slow(question: Question) -> Report:
         asked.append(question.interface)
         if len(asked) == 1:
-            go_on.wait(5)
+            go_on.wait(60)
             return GOOD  # as it was when it began to look
         return GOOD._replace(findings=(BRIDGE,))
 
     monkeypatch.setattr(bench.world, "link_report", slow)
-    tell(bench, True, "x")
+    bench.world.links.tell("x", True)
+    bench.until("the first look", lambda: asked)
+    bench.world.links.tell("br0", True)
+    bench.turn(0.15)
     assert asked == ["hb0"]
-    tell(bench, True, "br0")
     go_on.set()
     bench.until("the second look", lambda: ask(bench, "link-monitor")["rc"] == 190)
 
@@ -185,11 +190,11 @@ def test_a_daemon_that_was_killed_goes_on(bench: Bench, tmp_path: Path) -> None:
     second.world.reports["hb0"] = GOOD._replace(findings=(SLOW,))
     second.world.links.tell("hb0", True)
     second.daemon.start()
+    second.until("the attribute", lambda: second.world.pacemaker.told)
     second.turn(0.2)
     assert set(second.world.pacemaker.told) == {("beat0", "1", 1000)}  # neither withdrawn nor lost meanwhile
     second.world.links.tell("hb0", False)
-    second.turn(0.2)
-    assert second.world.pacemaker.told[-1] == ("beat0", "0", 1000)
+    second.until("the loss", lambda: second.world.pacemaker.told[-1] == ("beat0", "0", 1000))
     assert "1000 Mbit/s" not in ask(second, "link-monitor")["message"]  # it was there at the start
     second.close()
     third = Bench(tmp_path)
@@ -207,6 +212,7 @@ def test_another_name_is_remembered_with_the_kernels(bench: Bench, tmp_path: Pat
     second = Bench(tmp_path)
     second.world.links.tell("hb0", True)
     second.daemon.start()
+    second.until("the attribute", lambda: second.world.pacemaker.told)
     second.turn(0.2)
     assert second.world.pacemaker.told == [("heartgate-link-beats", "1", 1000)]
     second.close()

@@ -103,24 +103,22 @@ def test_forgotten_before_it_could_be_read(bench: Bench, disk: Files) -> None:
 
 @pytest.mark.req("E1")
 def test_a_stopped_corosync_holds_up_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control socket answers; and what the join comes to at last is taken."""
+    """The control socket answers while the join is under way; and what that comes to at last is taken."""
     gate, real, again = threading.Event(), bench.world.carrier, []
     monkeypatch.setattr(peers, "JOIN_S", -1.8)  # with the margin of a worker: 0.2 s
 
     def carrier() -> Any:
-        again.append(1)
-        assert gate.wait(10)
+        again.append(gate.wait(60))
         return real()
 
     monkeypatch.setattr(bench.world, "carrier", carrier)
-    threading.Timer(2.0, gate.set).start()
-    began = time.monotonic()
     bench.daemon.start()
-    assert bench.ask(b'{"op":"ping"}\n').startswith(b'{"ok":true') and time.monotonic() - began < 1.5
+    assert bench.ask(b'{"op":"ping"}\n').startswith(b'{"ok":true') and not again, "answered while the join waits"
     bench.until("it to be said", lambda: "Corosync does not answer" in bench.world.journal.text())
     assert not bench.daemon.peers.connected
+    gate.set()
     bench.until("the carrier", lambda: bench.daemon.peers.view)
-    assert len(again) == len(bench.world.carriers) == 1
+    assert again == [True] and len(bench.world.carriers) == 1
 
 
 # --- a planned shutdown
@@ -141,7 +139,7 @@ def asked(bench: Bench) -> Iterator[threading.Event]:
     store.save_config(Saved("r0", "nodea", PARAMS, True))
     store.save_record("r0", Record(Standing.SYNCED, 3, NODES, "boot-1"))
     bench.daemon.start()
-    bench.world.drivers["r0"].answers["block"] = lambda: Outcome(gate.wait(10), "absent")
+    bench.world.drivers["r0"].answers["block"] = lambda: Outcome(gate.wait(60), "absent")
     bench.until("the carrier", lambda: bench.daemon.peers.view)
     bench.world.sources["exec"].tell("r0", GONE)
     bench.until("the loss", lambda: bench.daemon.guards["r0"].state.record.standing is Standing.DECIDING)
@@ -155,19 +153,28 @@ def answers(bench: Bench) -> List[Answer]:
     return [answer for messages in told for message in messages for answer in message.answers]
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has nothing to wait for ends long before that, on the slowest machine."""
+    monkeypatch.setattr(heartgated, "WIND_DOWN_S", 60.0)
+
+
+LONG_S = 30.0
+
+
 def ends(bench: Bench) -> float:
-    """The loop, to its end. Returns how long that took."""
+    """It is asked to end: how long that takes."""
     began = time.monotonic()
-    bench.daemon.loop.after(10, bench.daemon.loop.stop)
+    bench.daemon.wind_down()
+    bench.daemon.loop.after(90, bench.daemon.loop.stop)
     bench.daemon.loop.run()
     return time.monotonic() - began
 
 
 @pytest.mark.req("A11")
-def test_who_asks_is_answered_before_the_end(bench: Bench, asked: threading.Event) -> None:
-    bench.daemon.wind_down()
+def test_who_asks_is_answered_before_the_end(bench: Bench, asked: threading.Event, patient: None) -> None:
     bench.daemon.loop.after(0.6, asked.set)
-    assert 0.5 < ends(bench) < 3
+    assert ends(bench) < LONG_S and asked.is_set()
     assert [(answer.to, answer.request, answer.blocked) for answer in answers(bench)][:1] == [("nodeb", 1, True)]
 
 
@@ -175,23 +182,20 @@ def test_an_answer_that_does_not_come_is_not_waited_for(
     bench: Bench, asked: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartgated, "WIND_DOWN_S", 0.4)
-    bench.daemon.wind_down()
-    assert 0.3 < ends(bench) < 1.5
-    assert not answers(bench)
+    assert 0.4 <= ends(bench) < LONG_S
+    assert not answers(bench) and not asked.is_set()
 
 
-def test_a_second_signal_ends_it_at_once(bench: Bench, asked: threading.Event) -> None:
-    bench.daemon.wind_down()
+def test_a_second_signal_ends_it_at_once(bench: Bench, asked: threading.Event, patient: None) -> None:
     bench.daemon.loop.after(0.3, bench.daemon.wind_down)
-    assert ends(bench) < 1
+    assert ends(bench) < LONG_S and not asked.is_set()
 
 
-def test_who_owes_nothing_ends_soon(bench: Bench) -> None:
+def test_who_owes_nothing_ends_soon(bench: Bench, patient: None) -> None:
     bench.daemon.start()
     bench.guard()
     bench.turn(0.3)
-    bench.daemon.wind_down()
-    assert ends(bench) < heartgated.NEWS_S + 0.5
+    assert ends(bench) < LONG_S
 
 
 # --- what is sent last
@@ -215,13 +219,16 @@ def test_what_is_queued_is_sent_before_the_end() -> None:
     it, _ = sender(multicast)
     for payload in (b"1", b"2", b"3"):
         it.put(payload)
-    assert it.stop() and sent == [b"1", b"2", b"3"]
+    assert it.stop(patience_s=60) and sent == [b"1", b"2", b"3"]
 
 
 @pytest.mark.parametrize("drain", [True, False])
 def test_a_corosync_that_takes_nothing_does_not_hold_up_the_end(drain: bool) -> None:
+    """Half of the patience is for what is queued; without it nothing is waited for."""
     it, failures = sender(lambda payload: corolib.CS_ERR_TRY_AGAIN)
     it.put(b"1")
     began = time.monotonic()
-    assert it.stop(drain=drain), "its thread has ended"
-    assert time.monotonic() - began < (1.0 if drain else 0.3) and not failures
+    it.stop(patience_s=1.0 if drain else 120.0, drain=drain)
+    assert time.monotonic() - began < LONG_S
+    it._thread.join(60)
+    assert not it._thread.is_alive() and not failures

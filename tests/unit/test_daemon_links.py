@@ -37,15 +37,19 @@ def test_the_last_one_counts(bench: Bench) -> None:
     tell(bench, ("eth2", False))
     assert dropped(bench) == 0
     tell(bench, ("eth3", False))
+    bench.until("the drop", lambda: dropped(bench))
     assert dropped(bench) == 1
     assert "eth3, which carries replication, has lost its carrier" in bench.world.journal.text()
 
 
-def test_a_moment_without_carrier_is_none(bench: Bench) -> None:
+def test_a_moment_without_carrier_is_none(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "SETTLE_S", 0.5)
     tell(bench, ("eth2", False), ("eth3", True))
+    bench.turn(0.5)  # of the loss of eth2
     bench.world.links.tell("eth3", False)
-    bench.turn(0.02)
+    bench.until("it to be seen", lambda: bench.daemon.links.carriers["eth3"] is False)
     tell(bench, ("eth3", True))
+    bench.turn(0.5)
     assert dropped(bench) == 0
 
 

@@ -99,6 +99,7 @@ def test_a_device_that_is_guarded_keeps_its_name_and_says_what_to_do(guarded: Be
 def test_nothing_is_told_in_the_name_of_another_node(guarded: Bench) -> None:
     """nodea is nodec by now: what it knows of r0 as nodea must not be taken for what nodec says."""
     corosync_restarts(guarded, "nodec")
+    guarded.until("a word", lambda: guarded.world.carriers[-1].sent)
     guarded.turn(1.5)
     sent = [codec.decode_payload(data) for data in guarded.world.carriers[-1].sent]
     assert sent and all(sender == "nodec" and messages == () for sender, _, messages in sent)
@@ -117,8 +118,7 @@ def test_the_name_is_taken_when_the_last_device_under_the_old_one_is_forgotten(g
     assert call(guarded, "register", params={**PARAMS, "priorities": "nodez:1 nodeb:2"})["ok"] is True
     assert guarded.daemon.guards["r0"].config.me == "nodez"
     assert guarded.world.sources["exec"] is not source, "sources are made with the node's name"
-    guarded.turn(0.2)
-    assert guarded.daemon.guards["r0"].state.replica == LINKED
+    guarded.until("the facts", lambda: guarded.daemon.guards["r0"].state.replica == LINKED)
 
 
 def test_a_daemon_that_starts_under_another_name(guarded: Bench, tmp_path: Path) -> None:

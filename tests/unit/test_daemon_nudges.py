@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import pytest
 
@@ -74,6 +74,7 @@ class AlertBench(Bench):
         self.until("the socket", lambda: self.daemon.nudges and self.daemon.nudges.listening)
         self.until("quiet", lambda: not self.daemon.fences._urgent())
         self.turn(2 * fences.FAST_S + 0.2)
+        self.until("the end of the last quick reading", lambda: not self.daemon.fences._reading)
         self.looks.clear()
         return self
 
@@ -99,7 +100,7 @@ def place() -> Iterator[Path]:
     yield path
     for thread in threading.enumerate():  # what is still being written when its daemon is closed
         if thread.name.startswith("worker-"):
-            thread.join(5)
+            thread.join(60)
     shutil.rmtree(path)
 
 
@@ -114,6 +115,7 @@ def fresh(place: Path) -> Iterator[AlertBench]:
 def bench(fresh: AlertBench, monkeypatch: pytest.MonkeyPatch) -> AlertBench:
     if not known(nudges.GROUP):
         monkeypatch.setattr(nudges.listen, "__defaults__", (grp.getgrgid(os.getegid()).gr_name,))
+    monkeypatch.setattr(fences, "SLOW_S", 600.0)  # longer than anything here waits: what is seen is not the slow reading
     return fresh.begin()
 
 
@@ -126,15 +128,13 @@ def mode(path: Path) -> int:
 
 @pytest.mark.req("E1")
 def test_the_history_is_read_at_once(bench: AlertBench) -> None:
-    """The proof is there in a moment; without a nudge it would be found by the slow reading, a minute later."""
+    """Without a nudge it would be found by the slow reading, for which nobody waits here."""
     epoch = bench.daemon.guards["r0"].state.record.epoch
     bench.world.pacemaker.history = (NEW, OLD)
     bench.turn(0.5)
     assert not bench.looks and not bench.daemon.guards["r0"].state.record.proofs
-    before = time.monotonic()
     client.nudge(str(bench.path))
-    bench.until("the proof", lambda: bench.daemon.guards["r0"].state.record.proofs, timeout_s=2)
-    assert time.monotonic() - before < 1
+    bench.until("the proof", lambda: bench.daemon.guards["r0"].state.record.proofs)
     assert [(proof.node, proof.epoch) for proof in bench.daemon.guards["r0"].state.record.proofs] == [("nodeb", epoch)]
     kind, text, fields = next(line for line in bench.world.journal.lines if line[0] == "fence-seen")
     assert "(alerted)" in text and fields["alerted"] is True
@@ -158,23 +158,24 @@ def test_a_nudge_proves_nothing(bench: AlertBench, monkeypatch: pytest.MonkeyPat
 @pytest.mark.req("E1")
 def test_a_nudge_during_a_reading_is_not_lost(bench: AlertBench) -> None:
     """The reading under way may have begun before the fencing was there."""
-    gate = threading.Event()
+    gate, begun = threading.Event(), threading.Event()
     real = bench.world.pacemaker.fence_history
 
     def slow(deadline_s: float) -> Any:
         answer = real(deadline_s)
-        gate.wait(5)
+        begun.set()
+        gate.wait(60)
         return answer
 
     bench.world.pacemaker.fence_history = slow  # type: ignore[method-assign]
     bench.send(b"fencing")
-    bench.until("the first reading", lambda: bench.looks)
+    bench.until("the first reading", begun.is_set)
     bench.world.pacemaker.history = (NEW, OLD)
     bench.turn(nudges.PAUSE_S + 0.1)
     bench.send(b"fencing")
     bench.turn(0.2)
     gate.set()
-    bench.until("the proof", lambda: bench.daemon.guards["r0"].state.record.proofs, timeout_s=2)
+    bench.until("the proof", lambda: bench.daemon.guards["r0"].state.record.proofs)
 
 
 @pytest.mark.req("E1")
@@ -185,12 +186,12 @@ def test_a_lost_nudge_costs_nothing_but_time(bench: AlertBench, monkeypatch: pyt
     bench.daemon.fences.look()
     bench.turn(0.3)
     bench.world.pacemaker.history = (NEW, OLD)
-    bench.until("the slow reading", lambda: guard.state.record.proofs, timeout_s=2)
-    monkeypatch.setattr(fences, "SLOW_S", 60.0)
+    bench.until("the slow reading", lambda: guard.state.record.proofs)
+    monkeypatch.setattr(fences, "SLOW_S", 600.0)
     guard._state = guard.state._replace(fence_asked=("nodeb",))
     bench.daemon.fences.record_changed()
     bench.looks.clear()
-    bench.until("one reading after the other", lambda: len(bench.looks) >= 4, timeout_s=10 * fences.FAST_S)
+    bench.until("one reading after the other", lambda: len(bench.looks) >= 4)
 
 
 # --- how much
@@ -199,20 +200,33 @@ def test_a_lost_nudge_costs_nothing_but_time(bench: AlertBench, monkeypatch: pyt
 @pytest.mark.req("D11")
 def test_a_flood_costs_a_bounded_number_of_readings(bench: AlertBench) -> None:
     """A second of as many as the kernel takes: the loop answers others meanwhile, and the last nudge still counts."""
-    end, slowest = time.monotonic() + 1.5, 0.0
-    taken = 0
-    while time.monotonic() < end:
-        taken += bench.send(b"fencing", 200)
-        before = time.monotonic()
-        bench.daemon.loop.turn(0.0)
-        slowest = max(slowest, time.monotonic() - before)
+    began, taken, answered = time.monotonic(), 0, []
+    while time.monotonic() - began < 1.5:
+        answered.append(turns_to_an_answer(bench, lambda: bench.send(b"fencing", 200)))
+        taken += answered[-1][1]
+    pauses = (time.monotonic() - began) / nudges.PAUSE_S
     assert bench.alive()
-    assert len(bench.looks) <= 2 * (1.5 / nudges.PAUSE_S) + 2, len(bench.looks)
-    assert taken <= (len(bench.looks) + 1) * nudges.AT_ONCE + 1024 and slowest < 0.5
+    assert len(bench.looks) <= 2 * pauses + 2, len(bench.looks)
+    assert taken <= (pauses + 2) * nudges.AT_ONCE + 1024
+    assert max(turns for turns, _ in answered) <= 4, "a flood keeps others waiting"
     bench.turn(nudges.PAUSE_S)
     bench.world.pacemaker.history = (NEW, OLD)
     bench.send(b"fencing")
-    bench.until("the proof", lambda: bench.daemon.guards["r0"].state.record.proofs, timeout_s=3)
+    bench.until("the proof", lambda: bench.daemon.guards["r0"].state.record.proofs)
+
+
+def turns_to_an_answer(bench: AlertBench, before_each: Callable[[], int]) -> Tuple[int, int]:
+    """Turns of the loop until somebody who asks is answered, and the sum of what `before_each` returned before each of them."""
+    total = 0
+    with bench.connect() as client:
+        client.send(b'{"op":"ping"}\n')
+        for turns in range(1, 1000):
+            total += before_each()
+            bench.daemon.loop.turn(0.0)
+            with contextlib.suppress(BlockingIOError):
+                assert client.recv(1000).startswith(b'{"ok":true')
+                return turns, total
+    raise AssertionError("no answer")
 
 
 @pytest.mark.req("D11")
@@ -307,7 +321,7 @@ def tries(bench: AlertBench, user: str) -> Dict[str, str]:
 
     argv = ["/usr/bin/python3", "-IS", "-c", TRIES, str(bench.path), str(bench.socket)]
     done = subprocess.run(
-        argv, capture_output=True, text=True, timeout=20, check=True, user=entry.pw_uid, group=entry.pw_gid, extra_groups=[]
+        argv, capture_output=True, text=True, timeout=60, check=True, user=entry.pw_uid, group=entry.pw_gid, extra_groups=[]
     )
     return dict(line.split() for line in done.stdout.splitlines())  # type: ignore[misc]
 
@@ -318,6 +332,8 @@ def tries(bench: AlertBench, user: str) -> Dict[str, str]:
 def test_what_other_users_can_do(bench: AlertBench, user: str, may: set[str]) -> None:
     found = tries(bench, user)
     assert {what for what, how in found.items() if how == "done"} == may and len(found) == 8, found
+    if may:
+        bench.until("a look", lambda: bench.looks)
     bench.turn(0.3)
     assert bool(bench.looks) == bool(may)
 
@@ -368,6 +384,7 @@ def test_without_the_group_it_is_tried_again(fresh: AlertBench, monkeypatch: pyt
     monkeypatch.setattr(nudges, "RETRY_S", 0.05)
     monkeypatch.setattr(nudges.listen, "__defaults__", ("no-such-group",))
     fresh.daemon.start()
+    fresh.until("a word", lambda: "there is no group no-such-group" in fresh.world.journal.text())
     fresh.turn(0.5)
     assert fresh.world.journal.text().count("there is no group no-such-group") == 1 and fresh.alive()
     assert not fresh.alerts.exists()
@@ -376,16 +393,21 @@ def test_without_the_group_it_is_tried_again(fresh: AlertBench, monkeypatch: pyt
 
 
 def test_a_group_that_is_looked_up_for_long_keeps_nobody_waiting(fresh: AlertBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    go = threading.Event()
-    real = nudges._number
-    monkeypatch.setattr(nudges, "_number", lambda group: [go.wait(10), real(grp.getgrgid(os.getegid()).gr_name)][1])
-    before = time.monotonic()
+    go, came, real = threading.Event(), [], nudges._number
+
+    def number(group: str) -> int:
+        came.append(go.wait(30))
+        return real(grp.getgrgid(os.getegid()).gr_name)
+
+    monkeypatch.setattr(nudges, "_number", number)
+    monkeypatch.setattr(nudges, "PREPARE_S", 60.0)
     fresh.daemon.start()
     fresh.guard()
-    assert fresh.alive() and time.monotonic() - before < 3
+    assert fresh.alive() and not came, "answered while the group is still being looked up"
     assert not fresh.daemon.nudges or not fresh.daemon.nudges.listening
     go.set()
     fresh.until("the socket", lambda: fresh.daemon.nudges and fresh.daemon.nudges.listening)
+    assert came == [True]
 
 
 def test_a_leftover_is_replaced_and_the_own_one_removed(bench: AlertBench, place: Path) -> None:
@@ -404,7 +426,7 @@ def test_a_leftover_is_replaced_and_the_own_one_removed(bench: AlertBench, place
 
 
 def run(place: Path, environment: Dict[str, str], path: Path, user: Optional[str] = None, **more: Any) -> Any:
-    """The installed program with this checkout's library and another socket: (return code, stderr, seconds)."""
+    """The installed program with this checkout's library and another socket: (return code, stderr). Bounded: it never waits."""
     content = manifest.executable(PROGRAM, PROGRAM.read_bytes(), str(ROOT / "lib"), "/usr/bin/python3").decode()
     program = place / "pacemaker-alert"
     if not program.exists():
@@ -413,10 +435,9 @@ def run(place: Path, environment: Dict[str, str], path: Path, user: Optional[str
     if user:
         entry = pwd.getpwnam(user)
         more = {**more, "user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-    before = time.monotonic()
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
-    done = subprocess.run([str(program)], env=environment, text=True, timeout=20, check=False, **streams)
-    return done.returncode, done.stderr or "", time.monotonic() - before
+    done = subprocess.run([str(program)], env=environment, text=True, timeout=60, check=False, **streams)
+    return done.returncode, done.stderr or ""
 
 
 @needs_group
@@ -424,40 +445,39 @@ def run(place: Path, environment: Dict[str, str], path: Path, user: Optional[str
 def test_the_agent_tells_the_daemon(bench: AlertBench, place: Path) -> None:
     """As hacluster, as Pacemaker runs it. Only of a fencing, and quietly."""
     for kind in ("node", "resource", "attribute"):
-        assert run(place, {"CRM_alert_kind": kind}, bench.path, "hacluster")[:2] == (0, "")
+        assert run(place, {"CRM_alert_kind": kind}, bench.path, "hacluster") == (0, "")
     bench.turn(0.3)
     assert not bench.looks
-    assert run(place, FENCING, bench.path, "hacluster")[:2] == (0, "")
+    assert run(place, FENCING, bench.path, "hacluster") == (0, "")
     bench.until("a look", lambda: bench.looks)
 
 
 def test_the_agent_ends_well_whatever_is_there(place: Path) -> None:
     """No directory, no daemon, no answer, no permission, a full queue, no stderr: exit code 0 at once, a word on stderr."""
     path = place / "alert" / nudges.NAME
-    code, said, took = run(place, FENCING, path)
-    assert code == 0 and "heartgated is not told" in said and "No such file" in said and took < 5
+    code, said = run(place, FENCING, path)
+    assert code == 0 and "heartgated is not told" in said and "No such file" in said
     path.parent.mkdir()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
         deaf.bind(str(path))
         for _ in range(40):  # more than the queue holds; nobody reads
-            code, said, took = run(place, FENCING, path)
-            assert (code, said) == (0, "") and took < 5
+            assert run(place, FENCING, path) == (0, "")
         with pytest.raises(BlockingIOError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as full:
             full.setblocking(False)
             while True:
                 full.sendto(b"fencing", str(path))
-        assert run(place, FENCING, path)[:2] == (0, "")
+        assert run(place, FENCING, path) == (0, "")
         if os.geteuid() == 0:
             path.chmod(0o600)
-            code, said, _ = run(place, FENCING, path, "nobody")
+            code, said = run(place, FENCING, path, "nobody")
             assert code == 0 and "Permission denied" in said
-    code, said, _ = run(place, FENCING, path)
+    code, said = run(place, FENCING, path)
     assert code == 0 and "Connection refused" in said, "a daemon that is gone"
-    code, said, _ = run(place, {}, path)
+    code, said = run(place, {}, path)
     assert code == 0 and "CRM_alert_kind is not set" in said and said.count("\n") == 1
     with open("/dev/full", "w", encoding="ascii") as full_disk:
         assert run(place, {}, path, stderr=full_disk)[0] == 0
-    assert run(place, {"CRM_alert_kind": "\udcff\n"}, path)[:2] == (0, ""), "not ours"
+    assert run(place, {"CRM_alert_kind": "\udcff\n"}, path) == (0, ""), "not ours"
 
 
 def test_the_agent_without_its_library(place: Path) -> None:
@@ -465,7 +485,7 @@ def test_the_agent_without_its_library(place: Path) -> None:
     program = place / "alone"
     program.write_bytes(content)
     program.chmod(0o755)
-    done = subprocess.run([str(program)], env=FENCING, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([str(program)], env=FENCING, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0 and done.stderr.count("\n") == 1 and "the library is not there" in done.stderr
 
 
@@ -475,6 +495,6 @@ def test_the_agent_is_quick_to_start() -> None:
         f"import sys; sys.path.append({str(ROOT / 'lib')!r})\nfrom heartgate.handlers.pacemaker_alert import alert\n"
         "print(*sorted(sys.modules))"
     )
-    done = subprocess.run(["/usr/bin/python3", "-IS", "-c", code], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run(["/usr/bin/python3", "-IS", "-c", code], capture_output=True, text=True, timeout=60, check=True)
     loaded = set(done.stdout.split())
     assert "heartgate.daemon.client" in loaded and not loaded & {"socket", "subprocess", "json", "re", "argparse", "logging"}

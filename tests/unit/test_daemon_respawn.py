@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 PROGRAM = """
@@ -25,7 +24,7 @@ PARENT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from heartgate.daemon import main, respawn
-respawn.WATCHDOG_S = 0.6
+respawn.WATCHDOG_S = 3.0
 real, main.respawn = main.respawn, lambda command, final: real(sys.argv[2:], final)
 sys.exit(main.main(["--respawn"]))
 """
@@ -36,7 +35,7 @@ def test_a_dead_one_is_started_again_and_a_silent_one_is_killed(tmp_path: Path) 
     program.write_text(PROGRAM)
     library = str(Path(__file__).resolve().parents[2] / "lib")
     argv = [sys.executable, "-c", PARENT, library, sys.executable, str(program), str(runs)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, env=dict(os.environ), check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, env=dict(os.environ), check=False)
     assert done.returncode == 3, done.stderr
     assert runs.read_text().count("run") == 4
     assert "ended with 1" in done.stderr, "any traceback"
@@ -45,10 +44,9 @@ def test_a_dead_one_is_started_again_and_a_silent_one_is_killed(tmp_path: Path) 
 
 def test_asked_to_end_between_two_runs_it_ends() -> None:
     library = str(Path(__file__).resolve().parents[2] / "lib")
-    code = PARENT.replace("respawn.WATCHDOG_S = 0.6", "respawn.PAUSES_S = (30.0,)")
+    code = PARENT.replace("respawn.WATCHDOG_S = 3.0", "respawn.PAUSES_S = (300.0,)")
     argv = [sys.executable, "-c", code, library, sys.executable, "-c", "raise SystemExit(1)"]
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as parent:
         assert parent.stderr is not None and "ended with 1" in parent.stderr.readline()
-        began = time.monotonic()
         parent.terminate()
-        assert parent.wait(20) == 1 and time.monotonic() - began < 5
+        assert parent.wait(60) == 1, "long before the pause is over"

@@ -66,15 +66,20 @@ def debs(tmp_path_factory: pytest.TempPathFactory) -> Tuple[Path, Path]:
 def test_every_program_can_be_placed() -> None:
     found = [item for item in manifest.files("/somewhere", "/usr/bin/python3.11") if item.mode == 0o755]
     names = {Path(item.target).name for item in found}
-    assert {"heartgate", "heartgated", "replica-guard", "drbd-fence-peer", "drbd-unfence-peer"} <= names
+    assert {"heartgate", "heartgated", "replica-guard", "ocf-agent", "drbd-fence-peer", "drbd-unfence-peer"} <= names
     for item in found:
         text = item.content.decode()
+        if "/resource.d/" in item.target:
+            assert text.startswith("#!/bin/sh\n") and "\nPYTHON=/usr/bin/python3.11\n" in text, item.target
+            assert "python3\n" not in text, item.target
+            continue
         assert text.startswith("#!/usr/bin/python3.11 -I") and '"/somewhere"' in text and "dist-packages" not in text, item.target
 
 
-def test_a_program_that_names_no_library_is_refused() -> None:
+@pytest.mark.parametrize("text", [b"#!/usr/bin/python3 -I\nimport heartgate\n", b"#!/bin/sh\nexec python3 /usr/lib/heartgate/x\n"])
+def test_a_program_that_cannot_be_placed_is_refused(text: bytes) -> None:
     with pytest.raises(ValueError, match="agents/x"):
-        manifest.executable(Path("agents/x"), b"#!/usr/bin/python3 -I\nimport heartgate\n", "/a", "/usr/bin/python3")
+        manifest.executable(Path("agents/x"), text, "/a", "/usr/bin/python3")
 
 
 def test_what_programs_open_is_installed() -> None:
@@ -434,8 +439,10 @@ def test_source_rpm_makes_the_package_of_sles_15(packages: Dict[str, Path], tmp_
     assert "/usr/bin/python3.11" in told and "/usr/bin/python3" not in told
     rpm2cpio = subprocess.run(["rpm2cpio", str(built)], capture_output=True, check=True).stdout
     subprocess.run(["cpio", "-id", "--quiet"], input=rpm2cpio, check=True, cwd=tmp_path)
-    for path in (*(tmp_path / "usr/sbin").iterdir(), *(tmp_path / "usr/lib/ocf/resource.d/heartgate").iterdir()):
+    for path in (*(tmp_path / "usr/sbin").iterdir(), *(tmp_path / "usr/lib/heartgate").iterdir()):
         assert path.read_text().startswith("#!/usr/bin/python3.11 -I"), path
+    for path in (tmp_path / "usr/lib/ocf/resource.d/heartgate").iterdir():
+        assert "\nPYTHON=/usr/bin/python3.11\n" in path.read_text(), path
 
 
 def run_package_rpm_only(tree: Path, output: Path) -> Path:

@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import json
 import shutil
+import tempfile
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from tests.lab.api import wait_until
-from tests.lab.deb import build
+from tests.lab.deb import build, checkout
 from tests.lab.vm import form, image
 from tests.lab.vm.lab import VmLab, ensure_snapshot
 from tests.lab.vm.machine import NODES, Machine
@@ -48,7 +49,8 @@ def package() -> Path:
     """heartgate as a .deb, built from this checkout."""
     target = ROOT / "build" / "heartgate.deb"
     target.parent.mkdir(exist_ok=True)
-    return build(ROOT, target)
+    with tempfile.TemporaryDirectory() as scratch:  # without pages: they would cost new machines whenever one is changed
+        return build(checkout(Path(scratch) / "tree", pages=False), target)
 
 
 def package_content() -> str:

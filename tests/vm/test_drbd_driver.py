@@ -109,7 +109,7 @@ def facts(node: Node) -> Dict[str, Any]:
     return dict(json.loads(done.stdout)) if done.rc == 0 else {}
 
 
-def await_facts(node: Node, timeout_s: float = 30.0, **wanted: Any) -> Dict[str, Any]:
+def await_facts(node: Node, timeout_s: float = 60.0, **wanted: Any) -> Dict[str, Any]:
     def probe() -> Dict[str, Any]:
         seen = facts(node)
         return seen if all(seen.get(key) == value for key, value in wanted.items()) else {}
@@ -147,7 +147,7 @@ def promote_and_write(node: Node) -> None:
     node.run(["drbdadm", "primary", "r0"])
     node.run(["sh", "-c", "mkfs.ext4 -q /dev/drbd0 && mount /dev/drbd0 /mnt"], timeout_s=60)
     background(node, "writer.py")
-    wait_until("a write", lambda: node.run(["test", "-s", "/run/test-acknowledged"], check=False).rc == 0, timeout_s=20)
+    wait_until("a write", lambda: node.run(["test", "-s", "/run/test-acknowledged"], check=False).rc == 0, timeout_s=60)
 
 
 @pytest.mark.req("A4", "D8")
@@ -190,13 +190,13 @@ def test_the_raw_write_in_flight(lab: VmLab, release: str, lost: int) -> None:
     await_facts(loser, link="up", disk="uptodate")
     loser.run(["drbdadm", "primary", "r0"])
     background(loser, "raw_writer.py")
-    wait_until("writes", lambda: loser.run(["test", "-s", "/run/test-acknowledged"], check=False).rc == 0, timeout_s=20)
+    wait_until("writes", lambda: loser.run(["test", "-s", "/run/test-acknowledged"], check=False).rc == 0, timeout_s=60)
     lab.cut("sync0")
     assert operate(loser, "block") == [True, "frozen"]
     await_facts(loser, frozen=True, link="down")
     assert operate(loser, release)[0]
     gone = ["sh", "-c", "! pgrep -f raw_[w]riter.py"]
-    wait_until("the writer's end", lambda: loser.run(gone, check=False).rc == 0, timeout_s=30)
+    wait_until("the writer's end", lambda: loser.run(gone, check=False).rc == 0, timeout_s=60)
     acknowledged = last(loser, "/run/test-acknowledged")
     code(winner, 4)
     await_facts(winner, link="down")  # or the kernel would refuse without asking
@@ -222,7 +222,7 @@ def test_the_mark_is_lifted_and_promotion_still_asks(lab: VmLab) -> None:
     assert node.run(["drbdadm", "primary", "r0"], check=False).rc != 0  # the handler says 1
     code(node, 7)
     node.run(["drbdadm", "primary", "r0"])
-    seen = wait_until("a new generation", lambda: facts(node) if generation in facts(node)["ancestors"] else None, timeout_s=20)
+    seen = wait_until("a new generation", lambda: facts(node) if generation in facts(node)["ancestors"] else None, timeout_s=60)
     assert seen["generation"] not in ("", generation) and seen["role"] == "primary"
     lab.mend("sync0")
     lab.wait_in_sync(400)
@@ -234,11 +234,11 @@ def test_the_kernel_asks_again(lab: VmLab) -> None:
     lab.cut("sync0")
     await_facts(node, frozen=True, link="down")
     answered = ["grep", "-q", "1", "/run/test-handler.log"]
-    wait_until("the first answer", lambda: node.run(answered, check=False).rc == 0, timeout_s=30)
+    wait_until("the first answer", lambda: node.run(answered, check=False).rc == 0, timeout_s=60)
     code(node, 4)
     assert operate(node, "rehandle") == [True, "thawed"]
     before = last(node, "/run/test-acknowledged")
-    wait_until("writes go on", lambda: last(node, "/run/test-acknowledged") > before, timeout_s=20)
+    wait_until("writes go on", lambda: last(node, "/run/test-acknowledged") > before, timeout_s=60)
     lab.mend("sync0")
     lab.wait_in_sync(400)
 

@@ -30,7 +30,8 @@ COMMANDS = {
 def parser(words: List[str]) -> argparse.ArgumentParser:
     """Only the command that is asked for is loaded: scripts call `heartgate status` all day. Without one: all of them."""
     about = "Shows what heartgate has decided on this node, and why; checks what a cluster stands on; lets a person decide."
-    made = argparse.ArgumentParser(prog="heartgate", description=about)
+    pages = "The pages that are named docs/NAME.md are in /usr/share/doc/heartgate/docs where a package has installed heartgate."
+    made = argparse.ArgumentParser(prog="heartgate", description=about, epilog=pages)
     made.add_argument("--version", action="version", version=f"heartgate {__version__}")
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in [words[0]] if words and words[0] in COMMANDS else list(COMMANDS):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Tuple, Union
 
 from heartgate.adapters.base import AdapterError, Cluster, Problem
@@ -18,6 +19,7 @@ from heartgate.checks.findings import Finding
 from heartgate.checks.link_report import KnetLook, Question, Report
 from heartgate.core.codec import is_name
 from heartgate.daemon import link_params
+from heartgate.daemon.all_well import EVERY_S, AllWell
 from heartgate.daemon.control import Client
 from heartgate.daemon.link_params import LinkParams
 from heartgate.daemon.loop import Timer
@@ -35,6 +37,7 @@ REST_S = 5.0  # between two looks by the rules, however much changes
 STALE_S = 60.0  # what no event tells (an address, a route) is looked at this often
 WATCHED, FAILED, NOT_WATCHED, DEGRADED = 0, 1, 7, 190  # as the agent's monitor returns them
 NOTE = "heartbeat-link"
+_UNKNOWN = {"rc": NOT_WATCHED, "message": "not watched"}
 
 
 class State(Enum):
@@ -97,13 +100,17 @@ class Heartbeat:
 class Heartbeats:
     """Loop thread only."""
 
-    def __init__(self, daemon: Daemon, cluster: Callable[[], Optional[Cluster]]) -> None:
+    def __init__(self, daemon: Daemon, cluster: Callable[[], Optional[Cluster]], runtime: Path) -> None:
+        """runtime: the directory in which monitors find that all is well."""
         self._daemon = daemon
         self.all: Dict[str, Heartbeat] = {}
         self.publisher = AttributePublisher(daemon.services, cluster)
         self._due: Optional[Timer] = None
         self._looked_at = 0.0
         self._looking = False
+        self.well = AllWell(runtime)
+        self._ticking: Optional[Timer] = None
+        self._asking: Dict[str, List[Client]] = {}  # of each resource whose links are being looked at: who waits for that
         self._missed = False  # something changed while the rules were being asked: their answer may be older
         daemon.links.listeners.append(self._changed)
 
@@ -150,6 +157,8 @@ class Heartbeats:
     def unregister(self, client: Client, request: Mapping[str, Any]) -> None:
         resource = str(request.get("resource", ""))
         beat = self.all.pop(resource, None)
+        if beat is not None:
+            self.well.take_back(resource)
         store = self._daemon.services.store
         if is_name(resource):
             self._daemon.workers.submit(
@@ -162,26 +171,12 @@ class Heartbeats:
     def monitor(self, client: Client, request: Mapping[str, Any]) -> None:
         beat = self.all.get(str(request.get("resource", "")))
         if beat is None:
-            client.reply({"rc": NOT_WATCHED, "message": "not watched"})
+            client.reply(_UNKNOWN)
             return
         if request.get("probe") == "1":  # Pacemaker has restarted: it has forgotten
             self._publish(beat, again=True)
-        workers, world = self._daemon.workers, self._daemon.services.world
-        if time.monotonic() - self._looked_at > STALE_S:
-            self._soon(0.0)
-        if workers.busy(f"knet:{beat.resource}"):  # Corosync is stopped
-            beat.directions = ()
-            client.reply(_answer(beat))
-            return
-
-        def done(result: Union[KnetLook, Exception]) -> None:
-            now = result if isinstance(result, KnetLook) else None
-            beat.directions = link_report.directions(beat.look, now, beat.report.links)
-            beat.look = now or beat.look
-            client.reply(_answer(beat))
-
-        numbers = beat.report.links
-        workers.submit(f"knet:{beat.resource}", lambda: world.knet_look(numbers), done, LOOK_S)
+        self._look_if_stale()
+        self._look_at(beat, client)
 
     def status(self) -> List[Dict[str, object]]:
         """For `heartgate status`."""
@@ -196,6 +191,9 @@ class Heartbeats:
             }
             for beat in self.all.values()
         ]
+
+    def close(self) -> None:
+        self.well.clear()
 
     # --- which ones
 
@@ -231,9 +229,11 @@ class Heartbeats:
             except ValueError as error:
                 services.journal.send("setup", f"{beat.resource}: {error}", device=beat.resource)
                 del self.all[beat.resource]
+                self.well.take_back(beat.resource)
                 self._withdraw(beat)
                 continue
             beat.me = me
+            self.well.take_back(beat.resource)
             self._keep(beat)
         self._soon(0.0)
 
@@ -242,9 +242,12 @@ class Heartbeats:
         if before is not None and before.attribute != beat.attribute:
             self._withdraw(before)
         self.all[beat.resource] = beat
+        self.well.take_back(beat.resource)
         self.publisher.dampen_ms[beat.attribute] = beat.params.dampen_ms
         beat.state = self._state(beat)
         self._publish(beat)
+        if self._ticking is None and self.well.usable:
+            self._ticking = self._daemon.loop.after(EVERY_S, self._tick)
 
     def _withdraw(self, beat: Heartbeat) -> None:
         if not any(other.attribute == beat.attribute for other in self.all.values() if other is not beat):
@@ -266,6 +269,7 @@ class Heartbeats:
             if state is beat.state:
                 continue
             beat.state = state
+            self._take_back_if_wrong(beat)
             self._publish(beat)
             self._journal(beat, f"{beat.interface} {state.value}")
         if self.all:
@@ -281,7 +285,65 @@ class Heartbeats:
         journal = self._daemon.services.journal
         journal.send(NOTE, f"{beat.resource}: {text}", interface=beat.interface, state=state, attribute=beat.attribute)
 
+    # --- Corosync's links
+
+    def _tick(self) -> None:
+        """What a monitor does when it asks, for those that need not ask."""
+        self._ticking = None
+        if not self.all:
+            return
+        self._ticking = self._daemon.loop.after(EVERY_S, self._tick)
+        self._look_if_stale()
+        for beat in self.all.values():
+            self._look_at(beat, None)
+
+    def _look_at(self, beat: Heartbeat, client: Optional[Client]) -> None:
+        """client: gets the answer that follows from it."""
+        resource, workers, world = beat.resource, self._daemon.workers, self._daemon.services.world
+        asking, seen_s = [] if client is None else [client], time.clock_gettime(time.CLOCK_BOOTTIME)
+        if resource in self._asking:  # its answer comes in a moment, or it is given up
+            self._asking[resource] += asking
+            return
+        if workers.busy(f"knet:{resource}"):  # Corosync is stopped
+            self._looked(resource, None, seen_s, asking)
+            return
+        self._asking[resource] = asking
+
+        def done(result: Union[KnetLook, Exception]) -> None:
+            now = result if isinstance(result, KnetLook) else None
+            self._looked(resource, now, seen_s, self._asking.pop(resource))
+
+        numbers = beat.report.links
+        workers.submit(f"knet:{resource}", lambda: world.knet_look(numbers), done, LOOK_S)
+
+    def _looked(self, resource: str, now: Optional[KnetLook], seen_s: float, asking: List[Client]) -> None:
+        beat = self.all.get(resource)
+        if beat is None:
+            for client in asking:
+                client.reply(_UNKNOWN)
+            return
+        beat.directions = link_report.directions(beat.look, now, beat.report.links)
+        # Two monitors are compared with each other, as they come: what only the daemon looks at in between would leave too short
+        # a time to tell which direction is lost.
+        if asking or not any(each.lost for each in beat.directions):
+            beat.look = now or beat.look
+        if _answer(beat)["rc"] == WATCHED:
+            self.well.tell(resource, beat.raw, seen_s)
+        else:
+            self.well.take_back(resource)
+        for client in asking:
+            client.reply(_answer(beat))
+
+    def _take_back_if_wrong(self, beat: Heartbeat) -> None:
+        """Said anew after the next look only, which is never long ago then."""
+        if _answer(beat)["rc"] != WATCHED:
+            self.well.take_back(beat.resource)
+
     # --- rules
+
+    def _look_if_stale(self) -> None:
+        if time.monotonic() - self._looked_at > STALE_S:
+            self._soon(0.0)
 
     def _soon(self, delay_s: float) -> None:
         """Look again, not before delay_s, and not too often."""
@@ -323,11 +385,10 @@ class Heartbeats:
         for each in beat.news():
             if link_report.identity(each) not in before:
                 self._journal(beat, f"{each.evidence}; {each.remedy} (rule {each.rule})")
-        state = self._state(beat)
-        if state is not beat.state:
-            beat.state = state
+        before_state, beat.state = beat.state, self._state(beat)
+        self._take_back_if_wrong(beat)
+        if beat.state is not before_state:
             self._publish(beat)
-
 
     def _settle(self, beat: Heartbeat, report: Report) -> None:
         """The first look with carrier: what it warns of was there before."""

@@ -67,7 +67,7 @@ class Daemon:
         self.fences = Fences(self.services, lambda: self._cluster, lambda: self.guards.values())
         self.sources = Sources(self.services, self._replica_changed)
         self.links = Links(self.services, lambda: self.guards.values())
-        self.heartbeats = Heartbeats(self, lambda: self._cluster)
+        self.heartbeats = Heartbeats(self, lambda: self._cluster, socket.parent)
         self.requests = Requests(self)
         self.control = ControlServer(self.loop, socket, self.requests.dispatch)
         self.nudges = Nudges(self.services, alerts, self.fences.nudged) if alerts is not None else None
@@ -109,6 +109,7 @@ class Daemon:
 
     def close(self) -> None:
         """Thaws nothing: handlers lose their connection and ask the next daemon."""
+        self.heartbeats.close()
         self.control.close()
         if self.nudges is not None:
             self.nudges.close()

@@ -303,7 +303,7 @@ class NsLab:
         return {str(node.get("name")) for node in tree.findall("nodes/node")
                 if node.get("online") == "true" and node.get("pending") == "false" and node.get("unclean") == "false"}
 
-    def wait_online(self, names: Optional[Sequence[str]] = None, *, timeout_s: float = 30.0) -> None:
+    def wait_online(self, names: Optional[Sequence[str]] = None, *, timeout_s: float = 60.0) -> None:
         """Until all of `names` (default: all nodes) are online as seen by each of them."""
         wanted = set(names or self.ns_nodes)
         for name in sorted(wanted):
@@ -311,7 +311,7 @@ class NsLab:
                        lambda name=name: wanted <= self.online(name),  # type: ignore[misc]
                        timeout_s=timeout_s, interval_s=0.05)
 
-    def wait_idle(self, *, timeout_s: float = 30.0) -> None:
+    def wait_idle(self, *, timeout_s: float = 60.0) -> None:
         """Until the DC has nothing to do."""
         node = next(node for node in self.ns_nodes.values() if node.powered() and not node.frozen())
 

@@ -67,7 +67,7 @@ def install_heartgate(seed: Seed) -> None:
         seed.link("/usr/share/heartgate/ocf-metadata", CHECKOUT / "ocf-metadata")
     _link_executables(seed, CHECKOUT / "agents", f"{OCF}/heartgate")
     _link_executables(seed, CHECKOUT / "fence", "/usr/sbin")
-    for directory in ("agents/handlers", "handlers", "lib/heartgate/handlers"):
+    for directory in ("agents/handlers", "agents/common", "handlers", "lib/heartgate/handlers"):
         _link_executables(seed, CHECKOUT / directory, "/usr/lib/heartgate")
     for directory in ("bin", "sbin", "packaging", "packaging/bin", "packaging/sbin"):
         _link_executables(seed, CHECKOUT / directory, "/usr/sbin")

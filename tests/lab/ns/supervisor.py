@@ -35,7 +35,7 @@ AREA = "/media"
 """Any directory that every Linux machine has: a private tmpfs covers it here, nothing is written to it."""
 INIT = str(Path(__file__).with_name("init.py"))
 PYTHON = "/usr/bin/python3"
-BOOT_TIMEOUT_S = 10.0
+BOOT_TIMEOUT_S = 60.0
 Json = Dict[str, Any]
 
 

@@ -29,7 +29,7 @@ def start(lab: NsLab, resource: str = "r0", nodes: Sequence[str] = ("nodea", "no
 
 
 def wait_connected(lab: NsLab, resource: str = "r0", nodes: Sequence[str] = ("nodea", "nodeb"), *,
-                   timeout_s: float = 10.0) -> None:
+                   timeout_s: float = 60.0) -> None:
     for name in nodes:
         node = lab.nodes[name]
 

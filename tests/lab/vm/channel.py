@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Optional
 
 from tests.lab.api import LabError
 
-CONNECT_TIMEOUT_S = 20.0
+CONNECT_TIMEOUT_S = 60.0
 
 
 class LineChannel:

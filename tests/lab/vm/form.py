@@ -118,39 +118,39 @@ def form(nodes: Mapping[str, Machine], debs: Sequence[Path], suite: str) -> None
             node.put_bytes(f"/root/{deb.name}", deb.read_bytes())
         if debs:
             node.run(["dpkg", "-i", *(f"/root/{deb.name}" for deb in debs)], timeout_s=180)
-        node.run(["systemctl", "start", "corosync"], timeout_s=60)
+        node.run(["systemctl", "start", "corosync"], timeout_s=120)
         for unit in ("corosync", "pacemaker"):  # `systemctl enable` runs Perl and reloads systemd: half a minute here
             node.run(["ln", "-sf", f"/lib/systemd/system/{unit}.service", "/etc/systemd/system/multi-user.target.wants/"])
-        node.run(["modprobe", "-a", "drbd", "softdog"], timeout_s=60)
-        node.run(["drbdadm", "create-md", "--force", RESOURCE], timeout_s=60)
-        node.run(["drbdadm", "up", RESOURCE], timeout_s=60)
-        wait_until(f"{node.name} to be quorate", lambda: quorate(node), timeout_s=60)
+        node.run(["modprobe", "-a", "drbd", "softdog"], timeout_s=120)
+        node.run(["drbdadm", "create-md", "--force", RESOURCE], timeout_s=120)
+        node.run(["drbdadm", "up", RESOURCE], timeout_s=120)
+        wait_until(f"{node.name} to be quorate", lambda: quorate(node), timeout_s=120)
         node.put(CIB, seed_cib(suite), 0o600)
         node.run(["chown", "hacluster:haclient", CIB])
-        node.run(["systemctl", "start", "pacemaker"], timeout_s=60)
+        node.run(["systemctl", "start", "pacemaker"], timeout_s=120)
 
     on_each(nodes, configure)
     first = nodes[NODES[0]]
-    wait_until("DRBD to connect", lambda: "Connected" in first.run(["drbdadm", "cstate", RESOURCE]).stdout, timeout_s=30)
+    wait_until("DRBD to connect", lambda: "Connected" in first.run(["drbdadm", "cstate", RESOURCE]).stdout, timeout_s=120)
     first.run(["drbdadm", "--", "--clear-bitmap", "new-current-uuid", RESOURCE])
-    wait_in_sync(nodes, timeout_s=30)
+    wait_in_sync(nodes, timeout_s=120)
     progress(f"DRBD is up to date after {time.monotonic() - started:.1f} s")
-    wait_online(nodes, timeout_s=60)
+    wait_online(nodes, timeout_s=120)
     progress(f"both nodes are online after {time.monotonic() - started:.1f} s")
     wait_until(
         "fence-lab to start",
         lambda: "is running on" in first.run(["crm_resource", "-W", "-r", "fence-lab"]).stdout,
-        timeout_s=60,
+        timeout_s=120,
     )
     # Or a node's #feature-set may stay lost from its join. What counts is what is waited for next.
     first.run(["attrd_updater", "--refresh"], check=False)
     wait_until(
         "one Pacemaker version to be seen",
         lambda: "MIXED" not in first.run(["crm_mon", "-1"], check=False).stdout,
-        timeout_s=60,
+        timeout_s=120,
         interval_s=1,
     )
-    wait_idle(first, timeout_s=60)
+    wait_idle(first, timeout_s=120)
     on_each(nodes, lambda node: None if node.run(["sync"]) else None)
     progress(f"cluster formed after {time.monotonic() - started:.1f} s")
 
@@ -159,7 +159,7 @@ def quorate(node: Machine) -> bool:
     return "Quorate:          Yes" in node.run(["corosync-quorumtool", "-s"], check=False).stdout
 
 
-def wait_in_sync(nodes: Mapping[str, Machine], timeout_s: float = 30.0) -> None:
+def wait_in_sync(nodes: Mapping[str, Machine], timeout_s: float = 120.0) -> None:
     """Until both machines see both disks UpToDate over a live connection."""
 
     def in_sync(node: Machine) -> bool:
@@ -169,7 +169,7 @@ def wait_in_sync(nodes: Mapping[str, Machine], timeout_s: float = 30.0) -> None:
         wait_until(f"{node.name} to see UpToDate/UpToDate", partial(in_sync, node), timeout_s=timeout_s)
 
 
-def wait_online(nodes: Mapping[str, Machine], timeout_s: float = 60.0) -> None:
+def wait_online(nodes: Mapping[str, Machine], timeout_s: float = 120.0) -> None:
     """Until every machine's Pacemaker sees both nodes online."""
 
     def online(node: Machine) -> bool:
@@ -180,7 +180,7 @@ def wait_online(nodes: Mapping[str, Machine], timeout_s: float = 60.0) -> None:
         wait_until(f"{node.name} to see both nodes online", partial(online, node), timeout_s=timeout_s, interval_s=0.3)
 
 
-def wait_idle(node: Machine, timeout_s: float = 60.0) -> None:
+def wait_idle(node: Machine, timeout_s: float = 120.0) -> None:
     """Until the cluster's coordinator has nothing to do."""
 
     def idle() -> bool:

@@ -124,7 +124,7 @@ class VmLab:
             form.on_each(lab.nodes, Machine.resume)
             for node in lab.nodes.values():
                 node.ask_hello()
-                node.wait_boot(timeout_s=20)
+                node.wait_boot(timeout_s=120)
         except BaseException:
             lab.down()
             raise
@@ -228,13 +228,13 @@ class VmLab:
 
     # ---- waits and DRBD
 
-    def wait_online(self, timeout_s: float = 60.0) -> None:
+    def wait_online(self, timeout_s: float = 120.0) -> None:
         form.wait_online(self.nodes, timeout_s)
 
-    def wait_in_sync(self, timeout_s: float = 30.0) -> None:
+    def wait_in_sync(self, timeout_s: float = 120.0) -> None:
         form.wait_in_sync(self.nodes, timeout_s)
 
-    def wait_idle(self, node: str = NODES[0], timeout_s: float = 60.0) -> None:
+    def wait_idle(self, node: str = NODES[0], timeout_s: float = 120.0) -> None:
         form.wait_idle(self.nodes[node], timeout_s)
 
     def quick_drbd(self, *, two_primaries: bool = False, handlers: Optional[bool] = None) -> None:

@@ -85,9 +85,9 @@ class WriteLog:
         argv += ["--interval-ms", str(interval_ms), "--count", str(count)]
         seen = len(self.reports(writer))
         self._nodes[node].run(argv)
-        self.wait(writer, seen + 1, timeout_s=20)
+        self.wait(writer, seen + 1, timeout_s=60)
 
-    def stop(self, node: str, *, writer: str = "w0", timeout_s: float = 30.0) -> None:
+    def stop(self, node: str, *, writer: str = "w0", timeout_s: float = 60.0) -> None:
         self._nodes[node].run(["systemctl", "stop", f"lab-writer-{writer}"], timeout_s=timeout_s)
 
     # ---- reading
@@ -124,7 +124,7 @@ class WriteLog:
                     raise LabError(f"writer {writer} gave fewer than {reports} reports within {timeout_s:g} s")
 
     def wait_acks(
-        self, count: int, *, writer: str = "w0", node: Optional[str] = None, since: float = 0.0, timeout_s: float = 30.0
+        self, count: int, *, writer: str = "w0", node: Optional[str] = None, since: float = 0.0, timeout_s: float = 60.0
     ) -> None:
         """Until so many acknowledgements (of that node, after that time) have arrived."""
         deadline = time.monotonic() + timeout_s
