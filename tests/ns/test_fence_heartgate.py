@@ -42,6 +42,17 @@ def cut(cluster: NsCluster, *links: str) -> float:
     return since
 
 
+def wait_roles(cluster: NsCluster, active: str) -> None:
+    """Until each node has heard the role of the other one: who shoots depends on it with active-first."""
+    for node in NODES:
+        wanted = "primary" if other(node) == active else "secondary"
+        wait_until(
+            f"{node} to hear that {other(node)} is {wanted}",
+            lambda node=node, wanted=wanted: cluster.status(node).get("peers", {}).get(other(node), {}).get("role") == wanted,  # type: ignore[misc]
+            timeout_s=60,
+        )
+
+
 def shots(cluster: NsCluster) -> List[Fencing]:
     return [each for each in cluster.lab.fencings if each.action in ("off", "reboot")]
 
@@ -84,8 +95,8 @@ def refusals(cluster: NsCluster, node: str) -> str:
 )
 def test_all_links_lost_and_one_node_is_shot(cluster: NsCluster, policy: str, active: str, loser: str) -> None:
     cluster.set_up(policy=policy, active=active)
-    time.sleep(2.5)  # roles that have just changed may not have reached the other node
     gate(cluster)
+    wait_roles(cluster, active)
     since = cut(cluster, *LINKS)
     one_is_shot(cluster, loser, since)  # so the first rank has not waited: the other one would have shot it by its turn
     winner = other(loser)
@@ -154,6 +165,7 @@ def test_a_blocked_node_cannot_shoot(cluster: NsCluster) -> None:
 def test_the_daemon_is_dead_before_the_split(cluster: NsCluster, dead: tuple[str, ...], policy: str) -> None:
     cluster.set_up(policy=policy, active="nodea")
     gate(cluster)
+    wait_roles(cluster, "nodea")
     for name in dead:
         cluster.nodes[name].run(["mv", "/usr/sbin/heartgated", "/usr/sbin/heartgated.gone"])
         cluster.nodes[name].run(["sh", "-c", "pkill -KILL -f '[h]eartgated'"], check=False)
