@@ -8,7 +8,7 @@ import pytest
 from heartgate.adapters import drbd, drbd_events, process
 from heartgate.adapters.process import Completed
 from heartgate.core.model import UNKNOWN_REPLICA, Disk, Link, PeerLink, Role
-from tests.unit.test_adapters_drbd import DUMP84, GI
+from tests.unit.drbd_samples import DUMP84, GI
 
 DUMP = """exists resource name:r0 role:Primary suspended:no
 exists connection name:r0 peer-node-id:0 conn-name:peer connection:Connected role:Secondary

@@ -73,7 +73,6 @@ def test_the_kernel_tells_the_user(bench: Bench) -> None:
         (b"x" * (control.MAX_LINE + 2), "no end of line"),
         (b'{"op":"register"}\n', "params"),
         (b'{"op":"register","params":{"device":5}}\n', "params"),
-        (b'{"op":"flush","device":"nope"}\n', "not guarded"),
     ],
 )
 def test_one_clear_line(bench: Bench, line: bytes, reason: str) -> None:
@@ -233,9 +232,11 @@ def test_status_and_flush(bench: Bench) -> None:
     device = call(bench, "status")["devices"][0]
     assert device["device"] == "r0" and device["disk"] == "uptodate" and device["priority"] == 1
     assert call(bench, "status", device="r9")["devices"] == []
-    answer = call(bench, "flush", device="r0")
-    assert answer["ok"] is False and [result["ok"] for result in answer["results"]] == [True, False]
-    assert call(bench, "status")["devices"][0]["flush"]["results"][0]["target"] == "filesystem:/srv"
+    operations = bench.daemon.guards["r0"].operations
+    operations.flush(1)
+    bench.until("the flush", lambda: operations.flushed)
+    results = call(bench, "status")["devices"][0]["flush"]["results"]
+    assert [(result["target"], result["ok"]) for result in results] == [("filesystem:/srv", True), ("filesystem:/bad", False)]
     bench.until("the attribute", lambda: ("r0-flush", "failed") in bench.world.pacemaker.published)
 
 

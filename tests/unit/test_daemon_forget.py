@@ -204,7 +204,7 @@ def test_without_a_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_synced_and_nobody_counts_on_it(make: Make) -> None:
     bench = make(SYNCED, flush="filesystem:/srv")
-    assert b'"ok":true' in bench.ask(b'{"op":"flush","device":"r0"}\n')
+    bench.daemon.guards["r0"].operations.flush(4)
     bench.until("the notes", lambda: {"r0.flush", "r0.fencing"} <= set(left(bench)))
     code, printed = run(bench, "r0")
     assert code == 0, printed

@@ -14,8 +14,8 @@ from heartgate.core.fencing import Other
 from heartgate.core.model import Disk, Link, LinkReport, Message, Role, Standing
 from heartgate.daemon import status
 from heartgate.fencing import facts
+from tests.unit.fence_process import Served, agent, until
 from tests.unit.test_daemon_fakes import Bench
-from tests.unit.test_fence_heartgate import Served, agent, until
 
 THREE = "nodea:1 nodeb:2 nodec:3"
 TOGETHER = ("nodea", "nodeb", "nodec")

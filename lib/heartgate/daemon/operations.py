@@ -146,7 +146,7 @@ class Operations:
         if self._about_to_freeze():
             return
         self._flush_epoch = None
-        self.flush_now(epoch, lambda results: None)
+        self._flush_now(epoch)
 
     def _about_to_freeze(self) -> bool:
         """The verdict (a fencing) was faster than the kernel, which will freeze when it notices that the peer is gone."""
@@ -235,8 +235,8 @@ class Operations:
 
     # --- flushing
 
-    def flush_now(self, epoch: int, then: Callable[[List[Dict[str, object]]], None]) -> None:
-        """Flush every target, one after the other; the results are recorded, journalled and handed to `then`."""
+    def _flush_now(self, epoch: int) -> None:
+        """Flush every target, one after the other; the results are recorded and journalled."""
         specs, deadline_s, device = self._guard.params.flush, self._guard.params.flush_timeout_s, self._guard.device
         world, store, started = self._services.world, self._services.store, int(time.time() * 1000)
 
@@ -249,7 +249,6 @@ class Operations:
             results = answer if isinstance(answer, list) else [_flushed_badly(" ".join(specs), why(answer))]
             self.flushed = {"at": started, "epoch": epoch, "results": results}
             self._tell_flushed(epoch, results)
-            then(results)
 
         self._services.workers.submit(f"flush:{device}", work, done, deadline_s * max(1, len(specs)))
 

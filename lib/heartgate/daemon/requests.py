@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple, Union
 
 from heartgate import __version__
 from heartgate.adapters.base import AdapterError
@@ -56,7 +56,6 @@ class Requests:
             "status": self._status,
             "fence-peer": self._fence_peer,
             "unfence-peer": self._unfence_peer,
-            "flush": self._flush,
             "fencing": self._fencing,
             "mark-show": marking.show,
             "mark": marking.mark,
@@ -251,20 +250,6 @@ class Requests:
         client.reply({"exit": 0, "reason": "noted"})
 
     # --- people
-
-    def _flush(self, client: Client, request: Mapping[str, Any]) -> None:
-        guard = self._daemon.find(str(request.get("device", "")))
-        if guard is None:
-            client.reply({"ok": False, "error": "this device is not guarded here"})
-            return
-
-        def done(results: List[Dict[str, object]]) -> None:
-            client.reply({"ok": all(result["ok"] for result in results), "results": results})
-
-        if guard.state.replica.frozen is not False:
-            client.reply({"ok": False, "error": "the replica is frozen: flushing it now would hang"})
-            return
-        guard.operations.flush_now(guard.state.record.epoch, done)
 
     def _fencing(self, client: Client, request: Mapping[str, Any]) -> None:
         target = str(request.get("node", ""))

@@ -1,240 +1,25 @@
-"""fence_heartgate: options, metadata, and the agent as a process beside a real daemon core or what one has left on the disk."""
+"""fence_heartgate's answers, beside a real daemon core or by what one has left on the disk; and when they are given."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
 import socket
 import subprocess
 import threading
-import time
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
-from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from heartgate.adapters import disk_beats
 from heartgate.adapters.base import Delivery, View
 from heartgate.core import codec
 from heartgate.core.fencing import Answer, Turn
-from heartgate.core.model import Disk, Message, Record, Role, Standing
+from heartgate.core.model import Disk, Message, Role, Standing
 from heartgate.daemon import words
-from heartgate.daemon.store import Saved, Store
-from heartgate.fencing import options, shooting, table
-from heartgate.fencing.doc import renewed
-from tests.unit.test_daemon_fakes import PARAMS, Bench
-
-ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = ROOT / "tests" / "unit" / "data" / "fence_heartgate.xml"
-RELAXNG = Path("/usr/share/cluster/relaxng")
-FRESH_MS = 60_000  # of a disk heartbeat: it stays fresh until a slow machine has started the agent
-BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-AGENT = """
-import sys
-sys.path.append({lib!r})
-from pathlib import Path
-from heartgate.adapters import journal
-journal.JOURNAL_SOCKET = {directory!r} + "/journal"
-journal.Journal.__init__.__defaults__ = ("x", journal.JOURNAL_SOCKET, "/nonexistent")
-from heartgate.adapters import disk_beats
-from heartgate.fencing import facts, levels
-disk_beats.FRESH_MS = {fresh_ms}
-facts.ASK_S, levels.CIB_S = {ask_s}, {cib_s}
-d = Path({directory!r})
-facts.Places.__new__.__defaults__ = (str(d / "control.sock"), d / "state", d / "corosync.conf", d / "beats", facts.BOOT_ID,
-                                       ("/bin/sh", str(d / "cibadmin"), "--local"))
-from heartgate.fencing.agent import main
-sys.exit(main(sys.argv[1:], b"" if sys.argv[1:] else sys.stdin.buffer.read()))
-"""
-COROSYNC = """
-totem {
-    version: 2
-}
-nodelist {
-    node {
-        name: nodea
-        nodeid: 1
-    }
-    node {
-        name: nodeb
-    }
-    node {
-        name: quorum
-    }
-}
-"""
-
-
-class Done:
-    def __init__(self, process: subprocess.CompletedProcess[bytes], elapsed_s: float) -> None:
-        self.rc, self.elapsed_s = process.returncode, elapsed_s
-        self.out, self.err = process.stdout.decode(), process.stderr.decode()
-
-    def __repr__(self) -> str:
-        return f"rc {self.rc} after {self.elapsed_s:.2f} s\n{self.out}\n{self.err}"
-
-
-def agent(directory: Path, *arguments: str, stdin: bytes = b"", ask_s: float = 60, cib_s: float = 60) -> Done:
-    """ask_s, cib_s: how long an answer of the daemon and of Pacemaker is waited for."""
-    patience = {"ask_s": ask_s, "cib_s": cib_s, "fresh_ms": FRESH_MS}
-    code = AGENT.format(lib=str(ROOT / "lib"), directory=str(directory), **patience)
-    argv = ["/usr/bin/python3", "-IS", "-c", code, *arguments]
-    began = time.monotonic()
-    return Done(subprocess.run(argv, input=stdin, capture_output=True, timeout=200, check=False), time.monotonic() - began)
-
-
-def left_on_disk(
-    directory: Path, standing: Standing, device: str = "r0", boot: str = BOOT, me: str = "nodea", **params: str
-) -> Store:
-    store = Store(directory / "state")
-    store.save_config(Saved(device, me, {**PARAMS, "device": device, **params}, True))
-    in_sync = (me,) if standing is Standing.SOLO else ("nodea", "nodeb")
-    store.save_record(device, Record(standing, 3, in_sync, boot))
-    return store
-
-
-# --- options, metadata ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("stdin", "says"),
-    [
-        (b"action=off\n", "no node is named: action=off needs plug"),
-        (b"", "no node is named: action=reboot needs plug"),
-        (b"action=off\nplug=\n", "no node is named"),
-        (b"action=off\nplug=no de\n", "plug='no de' is not a node's name"),
-        (b"action=off\nplug=nodeb\nport=nodea\n", "plug='nodeb' and port='nodea' contradict each other"),
-        (b"action=off\naction=on\nplug=nodeb\n", "action is given twice, as 'off' and as 'on'"),
-        (b"action=explode\nplug=nodeb\n", "action='explode' is not known, use one of: on off reboot"),
-        (b"garbage\n", "line 1 on stdin is not name=value: 'garbage'"),
-        (b"action=off\n=nodeb\n", "line 2 on stdin is not name=value"),
-        (b"\xff\xfe\x00\n", "stdin is not text"),
-        (b"x=" + b"y" * 70000, "more than 65536 bytes on stdin"),
-        (b"action=off\nplug=nodeb\nrank_delay=soon\n", "rank_delay='soon' is not a time from 1 to 600 seconds"),
-        (b"action=off\nplug=nodeb\nrank_delay=0\n", "rank_delay='0' is not a time"),
-        (b"action=monitor\nrank_delay=-1\n", "rank_delay='-1' is not a time"),
-        (b"action=off\nplug=nodeb\ndelay=1e9\n", "delay='1e9' is not a time from 0 to 600"),
-        (b"action=off\nplug=nodeb\nhold_while_synced=maybe\n", "hold_while_synced='maybe' is neither 1 nor 0"),
-        (b"action=off\nplug=nodeb\ndevices=r0 ../x\n", "devices: '../x' is not a resource's name"),
-        (b"action=off\nplug=nodez\n", "plug=nodez is not a node of this cluster (it has: nodea nodeb quorum)"),
-        (b"action=status\nplug=nodez\n", "plug=nodez is not a node of this cluster"),
-    ],
-)
-def test_bad_input_is_one_line_and_code_1(tmp_path: Path, stdin: bytes, says: str) -> None:
-    (tmp_path / "corosync.conf").write_text(COROSYNC)
-    left_on_disk(tmp_path, Standing.SOLO)
-    done = agent(tmp_path, stdin=stdin)
-    assert done.rc == 1 and says in done.err, done
-    lines = [line for line in done.err.splitlines() if "deciding by what is on the disk" not in line]
-    assert len(lines) == 1 and lines[0].startswith("fence_heartgate: "), done
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--shoot"], "'--shoot' is not an option of fence_heartgate"),
-        (["nodeb"], "'nodeb' is not an option"),
-        (["-x"], "'-x' is not an option"),
-        (["-o"], "option '-o' lacks its value"),
-        (["--quiet=1"], "option '--quiet=1' takes no value"),
-        (["-o", "off", "--plug=nodea", "-n", "nodeb"], "plug is given twice"),
-    ],
-)
-def test_bad_arguments(tmp_path: Path, arguments: List[str], says: str) -> None:
-    done = agent(tmp_path, *arguments)
-    assert done.rc == 1 and says in done.err and len(done.err.splitlines()) == 1, done
-
-
-def test_both_ways_say_the_same() -> None:
-    line = options.from_arguments(["-o", "off", "--plug=nodeb", "--rank-delay", "5s", "--devices=r0,r1", "-q", "--"])
-    read = options.from_stdin(b"# Pacemaker\n\naction=off\nport = nodeb\nnodename=nodeb\nrank_delay=5\ndevices=r0 r1\nquiet=1\n")
-    for one in (line, read):
-        assert (one.action, one.target, one.devices, one.flag("quiet")) == ("off", "nodeb", ("r0", "r1"), True)
-        assert one.seconds("rank_delay", 1) == 5.0 and not one.notes
-    assert options.from_stdin(b"plug=7\nnodename=nodeb\n").target == "nodeb", "a plug of pcmk_host_map is no node"
-    assert options.from_stdin(b"option=enable\n").is_on
-    assert options.from_stdin(b"rank_delay=1500ms").seconds("rank_delay", 1) == 1.5
-
-
-def test_what_nobody_declared_is_noted_and_ignored(tmp_path: Path) -> None:
-    done = agent(tmp_path, stdin=b"action=validate-all\nipaddr=10.0.0.1\npower_timeout=5\n")
-    assert done.rc == 0 and "option 'ipaddr' is not known and is ignored" in done.err and "power_timeout" not in done.err
-
-
-@given(st.binary(max_size=200))
-def test_any_bytes_are_options_or_one_message(data: bytes) -> None:
-    try:
-        found = options.from_stdin(data)
-        assert isinstance(found.action, str) and isinstance(found.target, str)
-    except options.Bad as error:
-        assert "\n" not in str(error)
-
-
-@given(st.lists(st.text(max_size=12), max_size=6))
-def test_any_arguments_are_options_or_one_message(arguments: List[str]) -> None:
-    try:
-        options.from_arguments(arguments)
-    except options.Bad as error:
-        assert "\n" not in str(error)
-
-
-@given(st.text(max_size=12))
-def test_any_text_is_a_time_or_a_message(value: str) -> None:
-    with contextlib.suppress(options.Bad):
-        assert 0 <= options.Options({"delay": value}, []).seconds("delay", 0.0) <= 600
-
-
-def test_every_option_that_is_used_is_declared() -> None:
-    used = set()
-    for path in (ROOT / "lib" / "heartgate" / "fencing").glob("*.py"):
-        used |= set(re.findall(r'\.(?:text|flag|seconds|_given\.get)\("(\w+)"', path.read_text(encoding="utf-8")))
-    assert {"action", "rank_delay", "delay", "devices"} <= used
-    assert used <= {name for name, *_ in table.PARAMETERS} | set(table.SILENT), used
-
-
-def test_the_golden_metadata(tmp_path: Path) -> None:
-    for action in ("metadata", "manpage", "meta-data"):
-        done = agent(tmp_path, "-o", action)
-        assert done.rc == 0 and not done.err
-        assert done.out == GOLDEN.read_text(encoding="ascii"), "fence_heartgate -o metadata > tests/unit/data/fence_heartgate.xml"
-    root = ElementTree.fromstring(GOLDEN.read_text(encoding="ascii"))
-    assert {one.get("name") for one in root.iter("action")} == set(table.ACTIONS)
-
-
-@pytest.mark.skipif(not (RELAXNG / "metadata.rng").exists(), reason="needs fence-agents")
-def test_the_metadata_passes_fence_agents_own_checks(tmp_path: Path) -> None:
-    for argv in (
-        ["xmllint", "--noout", "--relaxng", str(RELAXNG / "metadata.rng"), str(GOLDEN)],
-        ["xsltproc", "--output", str(tmp_path / "rng"), str(RELAXNG / "fence2rng.xsl"), str(GOLDEN)],
-        ["xsltproc", "--output", str(tmp_path / "man"), str(RELAXNG / "fence2man.xsl"), str(GOLDEN)],
-    ):
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    group = (tmp_path / "rng").read_text()
-    whole = '<grammar xmlns="http://relaxng.org/ns/structure/1.0" xmlns:rha="x"><start><element name="device">'
-    (tmp_path / "whole").write_text(f"{whole}{group}</element></start></grammar>")
-    device = tmp_path / "device"
-    device.write_text('<device plug="nodeb" rank_delay="10" hold_while_synced="1"/>')
-    argv = ["xmllint", "--noout", "--relaxng", str(tmp_path / "whole"), str(device)]
-    assert subprocess.run(argv, capture_output=True, check=False).returncode == 0
-    assert "rank_delay" in (tmp_path / "man").read_text()
-
-
-def test_the_page_is_in_step() -> None:
-    page = (ROOT / "docs" / "fence_heartgate.md").read_text(encoding="utf-8")
-    assert page == renewed(page), "run: PYTHONPATH=lib python3 -m heartgate.fencing.doc docs/fence_heartgate.md"
-
-
-def test_the_common_actions_load_next_to_nothing() -> None:
-    code = "import sys; sys.path.append(sys.argv[1]); import heartgate.fencing.agent; print(*sys.modules)"
-    argv = ["/usr/bin/python3", "-IS", "-c", code, str(ROOT / "lib")]
-    loaded = set(subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split())
-    assert not loaded & {"json", "re", "socket", "argparse", "subprocess", "logging", "typing", "enum", "pexpect", "site"}
-
+from heartgate.fencing import shooting
+from tests.unit.fence_process import BOOT, COROSYNC, FRESH_MS, ROOT, Done, Served, agent, left_on_disk, until
+from tests.unit.test_daemon_fakes import Bench
 
 # --- without a daemon ---------------------------------------------------------------------------------------------------------
 
@@ -514,32 +299,6 @@ def test_unreadable_disk_heartbeats_are_not_known(tmp_path: Path) -> None:
 # --- with a daemon ----------------------------------------------------------------------------------------------------------------
 
 
-class Served:
-    """A bench turned by a thread."""
-
-    def __init__(self, directory: Path, **params: str) -> None:
-        self.bench = Bench(directory)
-        self._params = params
-        self._end = False
-        self._todo: List[Tuple[object, threading.Event]] = []
-        self._thread = threading.Thread(target=self._turn)
-
-    def _turn(self) -> None:
-        self.bench.daemon.start()
-        self.bench.guard(**self._params)
-        while not self._end:
-            self.bench.daemon.loop.turn(0.02)
-        self.bench.close()
-
-    def __enter__(self) -> Bench:
-        self._thread.start()
-        return self.bench
-
-    def __exit__(self, *_: object) -> None:
-        self._end = True
-        self._thread.join()
-
-
 def heard_from_b(standing: Standing, role: Role, epoch: int = 0) -> bytes:
     message = Message("r0", "nodeb", "run-b", standing, epoch, ("nodea", "nodeb"), Disk.UPTODATE, role, "G1", (), ())
     return codec.encode_payload("nodeb", "run-b", [codec.encode_message(message)])
@@ -588,13 +347,6 @@ def test_a_daemon_that_talks_nonsense_counts_as_dead(tmp_path: Path, reply: byte
         done = agent(tmp_path, "-o", "off", "-n", "nodeb")
         thread.join(60)
     assert done.rc == 0 and "(rule first)" in done.out and "its answer makes no sense" in done.err, done
-
-
-def until(probe: object) -> None:
-    deadline = time.monotonic() + 60
-    while not probe():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_the_daemon_tells_what_is_known_of_the_target(tmp_path: Path) -> None:
