@@ -165,6 +165,7 @@ def told(bench: Bench, guard: Guard, monkeypatch: pytest.MonkeyPatch) -> List[An
     monkeypatch.setattr(publisher, "AGAIN_S", 0.2)
     bench.until("the record", lambda: guard.persisted == guard.state.record and not guard.waiting)
     bench.until("it to be told", lambda: bench.daemon.publisher.told.get("r0") == guard.state.record.standing.value)
+    all_told(bench)
     bench.world.pacemaker.published.clear()
     return bench.world.pacemaker.published
 
