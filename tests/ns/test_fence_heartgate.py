@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Callable, List, Set
 
@@ -192,6 +193,29 @@ def test_the_second_rank_shoots_when_the_first_is_gone(cluster: NsCluster) -> No
     cluster.wait_served_by("nodeb", since=fencing.at_s)  # until nodea has booted: its links are whole
     cluster.lab.wait_online(timeout_s=60)
     cluster.judge()
+
+
+HISTORY = """
+import json
+from heartgate.adapters.pacemaker import PacemakerCluster
+print(json.dumps([each.node for each in PacemakerCluster("x").fence_history(20) if each.ok]))
+"""
+
+
+@pytest.mark.req("A11", "E1")
+def test_each_fencing_is_in_the_history_that_is_read(cluster: NsCluster) -> None:
+    """A proof that is not found keeps a survivor frozen. Pacemaker 2.1 lists one fencing alone unless it is told otherwise, and not
+    the newest: the first one of a cluster's life was found, and no later one."""
+    for target in ("nodeb", "nodea", "nodeb"):
+        cluster.nodes[other(target)].run(["stonith_admin", "--reboot", target], timeout_s=60)
+        cluster.lab.wait_online(timeout_s=60)
+    for node in cluster.nodes.values():
+        read = wait_until(
+            f"{node.name} to read them all",
+            lambda node=node: json.loads(node.run(["python3", "-c", HISTORY], timeout_s=60).stdout)[2:],  # type: ignore[misc]
+            timeout_s=60,
+        )
+        assert read
 
 
 @pytest.mark.req("A8")

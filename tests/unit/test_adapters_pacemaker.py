@@ -127,10 +127,10 @@ def ran(monkeypatch, *answers):
     return calls
 
 
-def test_the_history_is_asked_for_in_utc(monkeypatch):
+def test_the_whole_history_is_asked_for_in_utc(monkeypatch):
     calls = ran(monkeypatch, Completed(0, history(), ""))
     assert pacemaker.PacemakerCluster("a").fence_history(10.0) == []
-    assert calls == [(["stonith_admin", "--history", "*", "--output-as=xml"], 10.0, {"TZ": "UTC"})]
+    assert calls == [(["stonith_admin", "--history", "*", "--verbose", "--output-as=xml"], 10.0, {"TZ": "UTC"})]
 
 
 OWN, HUMAN = event(), event(action="off", delegate="a human")

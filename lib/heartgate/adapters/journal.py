@@ -75,7 +75,7 @@ KINDS: Dict[str, Kind] = {
         "Replication was lost. Reads and writes wait; they go on or are refused as soon as the nodes have decided, or a "
         "fencing has completed.",
         "`heartgate status` says for whose confirmation or fencing it waits. For a fencing: `stonith_admin --history "
-        "'*'`, and `journalctl -t fence_heartgate`.",
+        "'*' --verbose`, and `journalctl -t fence_heartgate`.",
         "As a rule nothing. If it waits for the fencing of a machine that is certainly off: `stonith_admin --confirm "
         "NODE`, which is your word that it cannot write. Never `drbdadm resume-io`, never `primary --force`."),
     "readmitted": Kind(
@@ -108,7 +108,7 @@ KINDS: Dict[str, Kind] = {
         "alert had the daemon look. HEARTGATE_OLD is sent with one that proves nothing: it came into Pacemaker's history late, "
         "as after a restart of Pacemaker, and was complete before this epoch's first reading; or it was under way at that "
         "reading, so that the power may have been cut before this epoch began, or ended before such a one did.",
-        "If it failed: `stonith_admin --history '*'`, and `journalctl -t fence_heartgate` on all nodes.",
+        "If it failed: `stonith_admin --history '*' --verbose`, and `journalctl -t fence_heartgate` on all nodes.",
         "If it failed: mend the power switch or the way to it; Pacemaker is asked again. If the machine is certainly off: "
         "`stonith_admin --confirm NODE`."),
     "fence-passed": Kind(
@@ -167,7 +167,7 @@ KINDS: Dict[str, Kind] = {
         "were too many. What it told is unknown until it has been read anew; unknown is never taken for down, off or "
         "dead. It is tried again by itself.",
         "Driver drbd: `drbdsetup events2 --now all`, and whether the module is loaded. Fencings: `stonith_admin --history "
-        "'*'`.",
+        "'*' --verbose`.",
         "Nothing, if it came once. If it stays: repair what the message names; until then no verdict is reached that "
         "needs it."),
     "carrier": Kind(

@@ -20,7 +20,7 @@ Where to begin:
 | a verdict that you do not understand | `heartgate explain DEVICE` on each node ([explain.md](explain.md)) |
 | heartgated does not run, says `heartgate status` | `systemctl status heartgated`; frozen devices stay frozen meanwhile |
 | an agent of heartgate that does not start | `crm_mon -1`, Pacemaker's log: one line for each problem, with what to do |
-| no fencing | `stonith_admin --history '*'`, `journalctl -t fence_heartgate`, `fence_heartgate -o status -n NODE` |
+| no fencing | `stonith_admin --history '*' --verbose`, `journalctl -t fence_heartgate`, `fence_heartgate -o status -n NODE` |
 | a heartbeat that comes and goes | `heartgate heartbeat list --seconds 10`, `heartgate check --peer NODE` |
 | fencings or failovers under load | `heartgate budget --all` |
 | doubts about the configuration | `heartgate check --peer NODE` |

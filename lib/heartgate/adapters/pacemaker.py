@@ -77,7 +77,8 @@ class PacemakerCluster:
         return newest is not None and newest.ok and newest.manual
 
     def fence_history(self, deadline_s: float) -> Sequence[FenceSeen]:
-        done = run(["stonith_admin", "--history", "*", "--output-as=xml"], timeout_s=deadline_s, env=UTC)
+        """--verbose: without it Pacemaker 2.1 lists one entry alone, and not the newest (seen with 2.1.5)."""
+        done = run(["stonith_admin", "--history", "*", "--verbose", "--output-as=xml"], timeout_s=deadline_s, env=UTC)
         if not done.ok:
             raise AdapterError(f"stonith_admin --history: {done.brief()}")
         return parse_history(done.stdout)
@@ -99,7 +100,7 @@ def _outcome(done: Completed, how: str) -> Outcome:
 
 
 def parse_history(text: str) -> List[FenceSeen]:
-    """XML of `stonith_admin --history '*' --output-as=xml`, in its own order. Raises AdapterError.
+    """XML of `stonith_admin --history '*' --verbose --output-as=xml`, in its own order. Raises AdapterError.
 
     Only a `status` of "success" is ok; a word that is not known is neither done nor ok. Two entries that agree in
     everything get numbers, counted from the oldest as far as the order allows (the list starts with the newest).

@@ -202,7 +202,8 @@ def _guarded_on(facts: StatusFacts, pacemaker: Pacemaker, device: str) -> Set[st
 
 def _fencing(facts: StatusFacts, pacemaker: Pacemaker) -> Iterator[Reason]:
     if pacemaker.fencings is None:
-        yield say("fencing-unknown", "", "the history of fencings could not be read", "see what stonith_admin --history '*' says")
+        remedy = "see what stonith_admin --history '*' --verbose says"
+        yield say("fencing-unknown", "", "the history of fencings could not be read", remedy)
     seen: Set[str] = set()
     for each in pacemaker.fencings or ():  # the newest comes first
         if each.status == "pending":
