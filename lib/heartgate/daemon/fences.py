@@ -10,7 +10,7 @@ reading exists nothing counts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Set, Tuple, Union
+from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Set, Tuple, Union
 
 from heartgate.adapters.base import Cluster, FenceSeen, Outcome
 from heartgate.core.model import FenceDone, Standing
@@ -244,34 +244,21 @@ class Fences:
         return now
 
     def _tell_old(self, device: str, epoch: int, seen: FenceSeen, since: str) -> None:
-        self._services.journal.send(
-            "fence-seen",
-            f"{device}: Pacemaker's history has a fencing of {seen.node} now that {since} under epoch {epoch}: "
-            "it is old, and proves nothing",
-            device=device,
-            epoch=epoch,
-            node=seen.node,
-            key=seen.key,
-            ok=True,
-            manual=seen.manual,
-            old=True,
-        )
+        text = f"{device}: Pacemaker's history has a fencing of {seen.node} now that {since} under epoch {epoch}: "
+        self._journal(device, epoch, seen, text + "it is old, and proves nothing", old=True)
 
     def _tell(self, guard: Guard, epoch: int, nudged: bool, seen: FenceSeen) -> None:
         """nudged: an alert led to this reading; told for people only, nothing depends on it."""
         self._told.add((guard.device, epoch, seen.key))
-        self._services.journal.send(
-            "fence-seen",
-            f"{guard.device}: Pacemaker reports {seen.node} fenced under epoch {epoch}" + (" (alerted)" if nudged else ""),
-            device=guard.device,
-            epoch=epoch,
-            node=seen.node,
-            key=seen.key,
-            ok=True,
-            manual=seen.manual,
-            alerted=nudged,
-        )
+        text = f"{guard.device}: Pacemaker reports {seen.node} fenced under epoch {epoch}" + (" (alerted)" if nudged else "")
+        self._journal(guard.device, epoch, seen, text, alerted=nudged)
         guard.handle(FenceDone(seen.node, epoch, True, seen.manual))
+
+    def _journal(self, device: str, epoch: int, seen: FenceSeen, text: str, **more: Any) -> None:
+        """Of one that succeeded."""
+        self._services.journal.send(
+            "fence-seen", text, device=device, epoch=epoch, node=seen.node, key=seen.key, ok=True, manual=seen.manual, **more
+        )
 
     def _pause(self) -> float:
         if self._unreadable:
